@@ -1,0 +1,78 @@
+"""The IR: typed SSA graphs of detection models.
+
+`Graph`, `Node`, `Value` are the structure; `types` and `dims` what values look like; `op` declares operations;
+`Builder` makes nodes; `verify`, `print_graph`, `parse_graph` and `run` check, show, read and execute a graph.
+"""
+
+from . import aten, dialects
+from .builder import Builder, freeze, infer_types
+from .dims import Dim, SymExpr, Symbol, evaluate, parse_dim, symbol
+from .equality import difference
+from .errors import (
+    DetcError,
+    InputError,
+    IRError,
+    ParseError,
+    UnsupportedError,
+    VerificationError,
+)
+from .graph import Attribute, Constant, Graph, Node, Operand, Value, map_operands
+from .interpreter import Interpreter, run
+from .ops import Fresh, Op, get_op, op, register_dialect, registered_ops
+from .parser import parse_graph, parse_type
+from .printer import GraphPrinter, print_graph
+from .spec import SPECS, Spec, get_spec
+from .types import DTYPE_NAMES, DTYPES, InstancesType, ListType, ScalarType, TensorType, TupleType, Type
+from .verifier import verify
+
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "SPECS",
+    "Attribute",
+    "Builder",
+    "Constant",
+    "DetcError",
+    "Dim",
+    "Fresh",
+    "Graph",
+    "GraphPrinter",
+    "IRError",
+    "InputError",
+    "InstancesType",
+    "Interpreter",
+    "ListType",
+    "Node",
+    "Op",
+    "Operand",
+    "ParseError",
+    "ScalarType",
+    "Spec",
+    "SymExpr",
+    "Symbol",
+    "TensorType",
+    "TupleType",
+    "Type",
+    "UnsupportedError",
+    "Value",
+    "VerificationError",
+    "aten",
+    "dialects",
+    "difference",
+    "evaluate",
+    "freeze",
+    "get_op",
+    "get_spec",
+    "infer_types",
+    "map_operands",
+    "op",
+    "parse_dim",
+    "parse_graph",
+    "parse_type",
+    "print_graph",
+    "register_dialect",
+    "registered_ops",
+    "run",
+    "symbol",
+    "verify",
+]

@@ -1,0 +1,175 @@
+"""The `aten` dialect: torch's own operators, taken from torch's registry. Nothing is declared again here.
+
+`aten.relu` is the overload `default`; other overloads are spelled out: `aten.add.Tensor`. Arguments of a tensor
+kind are operands, all others attributes; a plain number where a tensor may stand is an attribute of that name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from .dims import Symbol, symbols_of
+from .errors import IRError
+from .graph import Attribute
+from .ops import Op, OperandType, Parameter, register_dialect
+from .symbolic import SymbolicShapes
+from .types import TensorType, Type, type_symbols
+
+_TENSOR_KINDS = {"Tensor": (False, False), "Optional[Tensor]": (True, False), "List[Tensor]": (False, True)}
+
+
+def operand_kind(argument: Any) -> tuple[bool, bool] | None:
+    """(optional, variadic) of a schema argument that holds tensors, None for any other argument."""
+    text = str(argument.type)
+    if text in _TENSOR_KINDS:
+        return _TENSOR_KINDS[text]
+    if text == "List[Optional[Tensor]]":
+        return (False, True)
+    return None
+
+
+def overload_name(overload: torch._ops.OpOverload) -> str:
+    """The op's name in the IR: `aten.add.Tensor`, and `aten.relu` for a default overload."""
+    namespace, _, base = overload._schema.name.partition("::")
+    name = overload._overloadname
+    return f"{namespace}.{base}" if name == "default" else f"{namespace}.{base}.{name}"
+
+
+def overload_of(name: str) -> torch._ops.OpOverload | None:
+    """The torch operator behind an op's name, None if torch has none of that name."""
+    namespace, base, *rest = name.split(".")
+    try:
+        packet = getattr(getattr(torch.ops, namespace), base)
+        overload = getattr(packet, rest[0] if rest else "default")
+    except AttributeError:
+        return None
+    return overload if isinstance(overload, torch._ops.OpOverload) else None
+
+
+def call_arguments(
+    overload: torch._ops.OpOverload, operands: Sequence[Any], attributes: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments for the torch operator."""
+    waiting = list(operands)
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for argument in overload._schema.arguments:
+        if argument.name in attributes:
+            value = attributes[argument.name]
+        elif operand_kind(argument) is not None and waiting:
+            value = waiting.pop(0)
+            if isinstance(value, tuple):
+                value = list(value)
+        elif argument.has_default_value() or operand_kind(argument) == (True, False):
+            value = argument.default_value if argument.has_default_value() else None
+        else:
+            raise IRError(f"{overload_name(overload)}: the argument {argument.name!r} is missing")
+        if argument.kwarg_only:
+            keywords[argument.name] = value
+        else:
+            positional.append(value)
+    return positional, keywords
+
+
+def flat_results(result: Any) -> list[torch.Tensor]:
+    """The tensors that an operator returned, lists flattened."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, list | tuple):
+        return [tensor for item in result for tensor in flat_results(item)]
+    raise IRError(f"an operator returned {type(result).__name__}, not tensors")
+
+
+def _make_body(overload: torch._ops.OpOverload) -> Callable[..., Any]:
+    def body(*operands: Any, **attributes: Any) -> Any:
+        positional, keywords = call_arguments(overload, operands, attributes)
+        results = flat_results(overload(*positional, **keywords))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    return body
+
+
+def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
+    # Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
+    @lru_cache(maxsize=4096)
+    def cached(operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]) -> list[Type]:
+        symbols: list[Symbol] = []
+        for operand in operands:
+            for item in operand if isinstance(operand, tuple) else (operand,):
+                if item is not None:
+                    symbols.extend(type_symbols(item))
+        symbols.extend(_attribute_symbols(tuple(value for _, value in attributes)))
+        world = _world(tuple(dict.fromkeys(symbols)))
+
+        def fake(operand: OperandType) -> Any:
+            if isinstance(operand, tuple):
+                return [fake(item) for item in operand]
+            if operand is None:
+                return None
+            if not isinstance(operand, TensorType):
+                raise IRError(f"{overload_name(overload)} takes tensors, not {operand}")
+            return world.tensor(operand)
+
+        values = {name: world.attribute(value) for name, value in attributes}
+        positional, keywords = call_arguments(overload, [fake(o) for o in operands], values)
+        try:
+            with world.enter(), torch.no_grad():
+                results = flat_results(overload(*positional, **keywords))
+        except IRError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise IRError(f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}") from None
+        return [world.type(result) for result in results]
+
+    def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
+        return cached(operands, tuple(attributes.items()))
+
+    return infer
+
+
+@lru_cache(maxsize=64)
+def _world(symbols: tuple[Symbol, ...]) -> SymbolicShapes:
+    # Setting up a fake-tensor mode costs more than using it, and a graph has few sets of symbols.
+    return SymbolicShapes(symbols)
+
+
+def _attribute_symbols(attribute: Attribute) -> list[Symbol]:
+    if isinstance(attribute, tuple):
+        return [s for a in attribute for s in _attribute_symbols(a)]
+    if attribute is None or isinstance(attribute, bool | int | float | str | torch.dtype):
+        return []
+    return list(symbols_of(attribute))
+
+
+def _resolve(name: str) -> Op | None:
+    overload = overload_of(name)
+    if overload is None:
+        return None
+    operands: list[Parameter] = []
+    attributes: dict[str, Any] = {}
+    for argument in overload._schema.arguments:
+        kind = operand_kind(argument)
+        if kind is not None:
+            operands.append(Parameter(argument.name, *kind))
+        else:
+            empty = inspect.Parameter.empty
+            attributes[argument.name] = argument.default_value if argument.has_default_value() else empty
+    return Op(
+        name,
+        tuple(operands),
+        attributes,
+        _make_body(overload),
+        _make_infer(overload),
+        doc=f"torch's {overload._schema}",
+        has_effects=overload._schema.is_mutable,
+    )
+
+
+register_dialect("aten", _resolve)
+register_dialect("torchvision", _resolve)

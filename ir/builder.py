@@ -1,0 +1,146 @@
+"""Building nodes: `build.det.normalize(data, im_info, mean=...)` infers the types and puts the node in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .dims import Dim, SymExpr, symbol
+from .errors import IRError
+from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .ops import FRESH_PREFIX, Op, OperandType, get_op
+from .types import Type, substitute_type, type_symbols
+
+
+class Builder:
+    """Makes nodes in a graph, at the end or before a node, with a source and a creator recorded on each.
+
+    `build.<dialect>.<op>(operands..., attribute=...)` returns the node's value, or a tuple of them when there are
+    several. Python lists become tuples, None leaves an optional operand out.
+    """
+
+    def __init__(self, graph: Graph, *, before: Node | None = None, source: str = "", created_by: str = "") -> None:
+        self.graph = graph
+        self.before = before
+        self.source = source
+        self.created_by = created_by
+
+    def __getattr__(self, dialect: str) -> _Dialect:
+        if dialect.startswith("_"):
+            raise AttributeError(dialect)
+        return _Dialect(self, dialect)
+
+    @contextmanager
+    def at(self, source: str) -> Iterator[Builder]:
+        """Within the block, new nodes come from this module path."""
+        outer, self.source = self.source, source
+        try:
+            yield self
+        finally:
+            self.source = outer
+
+    def constant(self, data: Any, dtype: torch.dtype | None = None) -> Constant:
+        """A constant from a tensor, a number or (nested) lists of numbers."""
+        tensor = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=dtype)
+        return self.graph.constant(tensor)
+
+    def call(self, op: Op | str, *operands: Any, **attributes: Any) -> Any:
+        """Make a node. Returns its value, or a tuple of its values when there are several.
+
+        Errors:
+            IRError: the operands or attributes do not fit the op.
+        """
+        node = self.node(get_op(op) if isinstance(op, str) else op, operands, attributes)
+        return node.results[0] if len(node.results) == 1 else tuple(node.results)
+
+    def node(
+        self, op: Op, operands: Sequence[Any], attributes: Mapping[str, Any], types: Sequence[Type] | None = None
+    ) -> Node:
+        """Make a node and return it. With `types`, they are taken as they are and nothing is inferred."""
+        structured = [_operand(o) for o in operands]
+        while structured and structured[-1] is None:
+            structured.pop()
+        frozen = {name: freeze(value) for name, value in attributes.items()}
+        problem = op.check(len(structured), frozen)
+        if problem:
+            raise IRError(f"{op.name}: {problem}")
+        if types is None:
+            types = self._name_fresh(infer_types(op, structured, frozen))
+        node = Node(op, structured, frozen, types, source=self.source, created_by=self.created_by)
+        if self.before is None:
+            return self.graph.append(node)
+        return self.graph.insert_before(self.before, node)
+
+    def _name_fresh(self, types: Sequence[Type]) -> Sequence[Type]:
+        stems = {s.name for t in types for s in type_symbols(t) if s.name.startswith(FRESH_PREFIX)}
+        if not stems:
+            return types
+        names: dict[str, Dim] = {
+            stem: symbol(self.graph.fresh_symbol(stem.removeprefix(FRESH_PREFIX))) for stem in sorted(stems)
+        }
+        return [substitute_type(t, names) for t in types]
+
+
+class _Dialect:
+    def __init__(self, builder: Builder, name: str) -> None:
+        self._builder = builder
+        self._name = name
+
+    def __getattr__(self, op: str) -> Any:
+        if op.startswith("__"):
+            raise AttributeError(op)
+        return _Call(self._builder, f"{self._name}.{op}")
+
+
+class _Call:
+    """`build.aten.add` may be called, and `build.aten.add.Tensor` too."""
+
+    def __init__(self, builder: Builder, name: str) -> None:
+        self._builder = builder
+        self._name = name
+
+    def __getattr__(self, overload: str) -> _Call:
+        if overload.startswith("__"):
+            raise AttributeError(overload)
+        return _Call(self._builder, f"{self._name}.{overload}")
+
+    def __call__(self, *operands: Any, **attributes: Any) -> Any:
+        return self._builder.call(self._name, *operands, **attributes)
+
+
+def _operand(operand: Any) -> Operand:
+    if operand is None or isinstance(operand, Value):
+        return operand
+    if isinstance(operand, list | tuple):
+        return tuple(operand)
+    raise IRError(f"an operand must be a value, a list of values or None, not {type(operand).__name__}")
+
+
+def freeze(value: Any) -> Attribute:
+    """The value as an attribute: lists become tuples. Raises IRError for what no attribute can hold."""
+    if value is None or isinstance(value, bool | int | float | str | SymExpr | torch.dtype):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(freeze(v) for v in value)
+    raise IRError(f"an attribute cannot hold {type(value).__name__}")
+
+
+def operand_types(operands: Sequence[Operand]) -> list[OperandType]:
+    """The operands' types, structure kept."""
+    return [
+        o.type if isinstance(o, Value) else None if o is None else tuple(None if v is None else v.type for v in o)
+        for o in operands
+    ]
+
+
+def infer_types(op: Op, operands: Sequence[Operand], attributes: Mapping[str, Attribute]) -> tuple[Type, ...]:
+    """The results' types by the op's inference rule; data-dependent sizes are still `Fresh`.
+
+    Errors:
+        IRError: the rule does not take these types.
+    """
+    inferred = op.infer(*operand_types(operands), **attributes)
+    return tuple(inferred) if isinstance(inferred, list | tuple) else (inferred,)

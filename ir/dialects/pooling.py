@@ -1,0 +1,80 @@
+"""`det.roi_pool`: pooling regions from one or several feature levels (detectron2 modeling/poolers.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align, roi_pool
+
+from ..errors import IRError
+from ..ops import op
+from ..types import TensorType, Type
+from .boxes import tensor
+
+
+def _roi_pool_type(
+    features: tuple[Type, ...], boxes: Type, batch_index: Type, *, output_size: tuple[int, int], **rest: object
+) -> Type:
+    scales = rest["scales"]
+    if not isinstance(scales, tuple) or len(scales) != len(features):
+        raise IRError(f"{len(features)} feature maps need as many scales, not {scales}")
+    first = tensor(features[0], 4, "a feature map")
+    rows = tensor(boxes, 2, "boxes").shape[0]
+    tensor(batch_index, 1, "batch_index")
+    return TensorType(first.dtype, (rows, first.shape[1], *output_size))
+
+
+@op("det.roi_pool", infer=_roi_pool_type)
+def roi_pool_(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    batch_index: Tensor,
+    *,
+    output_size: tuple[int, int],
+    scales: tuple[float, ...],
+    sampling_ratio: int,
+    pooler_type: str,
+    canonical_box_size: int,
+    canonical_level: int,
+) -> Tensor:
+    """Each box's features, resampled to `output_size` from the level that fits the box's size.
+
+    The level is floor(canonical_level + log2(sqrt(area) / canonical_box_size + 1e-8)), clamped to those there are
+    (FPN paper, equation 1); a map of scale 1/s is level log2(s). `pooler_type`: ROIAlign (boxes' corners as they
+    are), ROIAlignV2 (shifted by half a pixel), ROIPool. `sampling_ratio` 0 takes as many samples as a bin needs.
+
+    Shapes: features [N,C,h,w] each, from fine to coarse; boxes f32[R,4]; batch_index i64[R]; result [R,C,oh,ow].
+    """
+    rois = torch.cat((batch_index[:, None].to(boxes.dtype), boxes), dim=1)
+    size = (output_size[0], output_size[1])
+
+    def pool(feature: Tensor, rows: Tensor, scale: float) -> Tensor:
+        if pooler_type == "ROIPool":
+            return roi_pool(feature, rows, size, scale)
+        aligned = pooler_type == "ROIAlignV2"
+        return roi_align(feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned)
+
+    if len(features) == 1:
+        return pool(features[0], rois, scales[0])
+    levels = assign_levels(boxes, scales, canonical_box_size, canonical_level)
+    pooled = features[0].new_zeros(len(boxes), features[0].shape[1], *size)
+    for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+        rows = torch.nonzero(levels == level)[:, 0]
+        pooled[rows] = pool(feature, rois[rows], scale)
+    return pooled
+
+
+def assign_levels(boxes: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int) -> Tensor:
+    """The index (i64[R]) into `scales` of the level that each box f32[R,4] is pooled from."""
+    least, most = level_range(scales)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    level = torch.floor(canonical_level + torch.log2(area.sqrt() / canonical_box_size + 1e-8))
+    return level.clamp(min=least, max=most).to(torch.int64) - least
+
+
+def level_range(scales: tuple[float, ...]) -> tuple[int, int]:
+    """The first and the last level of maps of these scales: scale 1/s is level log2(s)."""
+    finest, coarsest = 1 / scales[0], 1 / scales[-1]
+    return round(finest).bit_length() - 1, round(coarsest).bit_length() - 1

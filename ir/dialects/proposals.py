@@ -1,0 +1,85 @@
+"""`det.rpn_proposals`: detectron2's decoding and selection of region proposals (modeling/proposal_generator)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from ..errors import IRError
+from ..ops import Fresh, op
+from ..types import TensorType, Type
+from .boxes import apply_deltas, clip, tensor
+
+
+def _rpn_proposals_type(
+    logits: tuple[Type, ...], deltas: tuple[Type, ...], anchors: tuple[Type, ...], im_info: Type, **_: object
+) -> tuple[Type, ...]:
+    if not (len(logits) == len(deltas) == len(anchors)) or not logits:
+        raise IRError(f"{len(logits)} levels of logits, {len(deltas)} of deltas, {len(anchors)} of anchors")
+    for i, (score, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+        scored, moved, placed = tensor(score, 4, "logits"), tensor(delta, 4, "deltas"), tensor(anchor, 2, "anchors")
+        if moved.shape[1] != scored.shape[1] * placed.shape[1] or moved.shape[2:] != scored.shape[2:]:
+            raise IRError(f"level {i}: the deltas {moved} do not fit the logits {scored}")
+    tensor(im_info, 2, "im_info")
+    first = tensor(logits[0], 4, "logits")
+    box_dim = tensor(anchors[0], 2, "anchors").shape[1]
+    found = Fresh("proposals")
+    return (
+        TensorType(first.dtype, (found, box_dim)),
+        TensorType(first.dtype, (found,)),
+        TensorType(torch.int64, (found,)),
+    )
+
+
+@op("det.rpn_proposals", infer=_rpn_proposals_type)
+def rpn_proposals(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Proposals from the RPN head's maps: the best of each level decoded, clipped, NMS within each level, merged.
+
+    Each level gives its `pre_nms_topk` best anchors; rows that are not finite or not longer than `min_box_size`
+    pixels on both sides are left out; each image keeps its `post_nms_topk` best.
+
+    Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], anchors f32[h*w*A,4]; im_info f32[N,3].
+    Results: boxes f32[P,4], objectness logits f32[P], batch_index i64[P], by image, then by falling logit.
+    """
+    images = len(im_info)
+    boxes: list[Tensor] = []
+    scores: list[Tensor] = []
+    levels: list[Tensor] = []
+    for level, (score, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+        score = score.permute(0, 2, 3, 1).flatten(1)
+        delta = delta.permute(0, 2, 3, 1).reshape(images, -1, 4)
+        count = min(pre_nms_topk, score.shape[1])
+        best, index = score.topk(count, dim=1)
+        chosen = delta.gather(1, index[..., None].expand(-1, -1, 4)).reshape(-1, 4)
+        placed = anchor[index.reshape(-1)]
+        decoded = apply_deltas(chosen, placed, weights=weights, scale_clamp=scale_clamp)
+        boxes.append(decoded.view(images, count, 4))
+        scores.append(best)
+        levels.append(torch.full((count,), level, device=score.device))
+    all_boxes, all_scores, all_levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
+
+    results: list[tuple[Tensor, Tensor, Tensor]] = []
+    for image in range(images):
+        finite = torch.isfinite(all_boxes[image]).all(dim=1) & torch.isfinite(all_scores[image])
+        box = clip(all_boxes[image][finite], im_info[image, [1, 0, 1, 0]])
+        score, level_of = all_scores[image][finite], all_levels[finite]
+        big = ((box[:, 2:] - box[:, :2]) > min_box_size).all(dim=1)
+        box, score, level_of = box[big], score[big], level_of[big]
+        keep = batched_nms(box.float(), score, level_of, nms_thresh)[:post_nms_topk]
+        results.append((box[keep], score[keep], torch.full_like(keep, image)))
+    return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results]), torch.cat([r[2] for r in results])

@@ -1,0 +1,425 @@
+"""Dimensions of tensors: integers, named symbols, and arithmetic on them.
+
+A symbolic dimension is kept in one canonical form, a polynomial with rational coefficients, so that two
+spellings of the same size compare equal. The atoms are symbols, floor divisions, remainders, minima and maxima.
+A symbol may carry a known divisor: `H` with `multiple=32` makes `H/4` a whole number, and exact.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import lcm
+from typing import Any, TypeAlias, Union
+
+from .errors import IRError
+
+Dim: TypeAlias = Union[int, "SymExpr"]
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A named size that is known only at run time. Its value is a multiple of `multiple`."""
+
+    name: str
+    multiple: int = 1
+
+    @cached_property
+    def key(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of sizes that is no polynomial: `floor` (args: numerator, divisor), `mod`, `min`, `max`."""
+
+    function: str
+    args: tuple[Dim, ...]
+
+    @cached_property
+    def key(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        if self.function != "floor":
+            return f"{self.function}({', '.join(map(str, self.args))})"
+        numerator, divisor = self.args
+        if isinstance(numerator, SymExpr) and isinstance(divisor, int):
+            # floor((x + k - 1) / k) reads better as ceil(x / k).
+            constant = numerator.constant
+            if constant == divisor - 1:
+                return f"ceil({_over(numerator - int(constant), divisor)})"
+        return f"floor({_over(numerator, divisor)})"
+
+
+Atom: TypeAlias = Union[Symbol, Call]
+Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
+_ONE: Monomial = ()
+
+
+def _over(numerator: Dim, divisor: Dim) -> str:
+    text = str(numerator)
+    return f"({text})/{divisor}" if any(c in text for c in "+-*/") else f"{text}/{divisor}"
+
+
+@dataclass(frozen=True, eq=False)
+class SymExpr:
+    """A polynomial over atoms that is not a plain integer. Make one with `symbol` and arithmetic."""
+
+    terms: tuple[tuple[Monomial, Fraction], ...]
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SymExpr) and self._hash == other._hash and self.terms == other.terms
+
+    @cached_property
+    def constant(self) -> Fraction:
+        """The constant term."""
+        return dict(self.terms).get(_ONE, Fraction(0))
+
+    @property
+    def as_symbol(self) -> Symbol | None:
+        """The symbol, if that is all there is."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            atom, power = self.terms[0][0][0]
+            return atom if power == 1 and isinstance(atom, Symbol) else None
+        return None
+
+    def symbols(self) -> Iterator[Symbol]:
+        """Every symbol in it, with repetitions."""
+        for monomial, _ in self.terms:
+            for atom, _ in monomial:
+                if isinstance(atom, Symbol):
+                    yield atom
+                else:
+                    for arg in atom.args:
+                        yield from symbols_of(arg)
+
+    def evaluate(self, values: Mapping[str, Any]) -> Any:
+        """Its value, given each symbol's. The values may be ints or anything with integer arithmetic (torch.SymInt)."""
+        denominator = lcm(*(c.denominator for _, c in self.terms))
+        total: Any = 0
+        for monomial, coefficient in self.terms:
+            product: Any = int(coefficient * denominator)
+            for atom, power in monomial:
+                for _ in range(power):
+                    product = product * _evaluate_atom(atom, values)
+            total = total + product
+        return total if denominator == 1 else total // denominator
+
+    def substitute(self, mapping: Mapping[str, Dim]) -> Dim:
+        """The same size with symbols replaced."""
+        total: Dim = 0
+        for monomial, coefficient in self.terms:
+            product: Dim = 1
+            for atom, power in monomial:
+                for _ in range(power):
+                    product = product * _substitute_atom(atom, mapping)
+            total = total + _scale(product, coefficient)
+        return total
+
+    def __add__(self, other: Dim) -> Dim:
+        return _make(_accumulate(self.terms, _terms(other)))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + _scale(other, Fraction(-1))
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return _scale(self, Fraction(-1)) + other
+
+    def __neg__(self) -> Dim:
+        return _scale(self, Fraction(-1))
+
+    def __mul__(self, other: Dim) -> Dim:
+        products = [(_times(m, n), c * d) for m, c in self.terms for n, d in _terms(other)]
+        return _make(_accumulate(products))
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floor_div(self, other)
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floor_div(other, self)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return mod(self, other)
+
+    def __str__(self) -> str:
+        # Highest degree first, the constant last.
+        ordered = sorted(self.terms, key=lambda t: (-sum(p for _, p in t[0]), [a.key for a, _ in t[0]]))
+        text = ""
+        for monomial, coefficient in ordered:
+            sign = "-" if coefficient < 0 else "+" if text else ""
+            text += sign + _term_text(monomial, abs(coefficient))
+        return text
+
+    __repr__ = __str__
+
+
+def _term_text(monomial: Monomial, coefficient: Fraction) -> str:
+    factors = [str(atom) for atom, power in monomial for _ in range(power)]
+    if coefficient.numerator != 1 or not factors:
+        factors.insert(0, str(coefficient.numerator))
+    text = "*".join(factors)
+    return text if coefficient.denominator == 1 else f"{text}/{coefficient.denominator}"
+
+
+def symbol(name: str, multiple: int = 1) -> SymExpr:
+    """The size called `name`, known to be a multiple of `multiple`."""
+    if not name.isidentifier():
+        raise IRError(f"a dimension's name must be an identifier, not {name!r}")
+    return SymExpr(((((Symbol(name, multiple), 1),), Fraction(1)),))
+
+
+def symbols_of(dim: Dim) -> Iterator[Symbol]:
+    """The symbols in a dimension, with repetitions."""
+    if isinstance(dim, SymExpr):
+        yield from dim.symbols()
+
+
+def evaluate(dim: Dim, values: Mapping[str, Any]) -> Any:
+    """The value of a dimension, given each symbol's."""
+    return dim.evaluate(values) if isinstance(dim, SymExpr) else dim
+
+
+def substitute(dim: Dim, mapping: Mapping[str, Dim]) -> Dim:
+    """The dimension with symbols replaced."""
+    return dim.substitute(mapping) if isinstance(dim, SymExpr) else dim
+
+
+def floor_div(numerator: Dim, divisor: Dim) -> Dim:
+    """The largest whole number that is at most numerator / divisor."""
+    if isinstance(numerator, int) and isinstance(divisor, int):
+        return numerator // divisor
+    if not isinstance(divisor, int):
+        if numerator == divisor:
+            return 1
+        quotient = _exact_quotient(numerator, divisor)
+        return _call("floor", numerator, divisor) if quotient is None else quotient
+    if divisor == 1:
+        return numerator
+    if divisor < 0:
+        return floor_div(_scale(numerator, Fraction(-1)), -divisor)
+    whole: Dim = 0
+    rest: Dim = 0
+    for monomial, coefficient in _terms(numerator):
+        part = _make({monomial: coefficient})
+        quotient = coefficient / divisor
+        if monomial == _ONE:
+            # The constant's whole part comes out; what stays in is between 0 and the divisor.
+            out = quotient.numerator // quotient.denominator
+            whole = whole + out
+            rest = rest + int(coefficient - out * divisor)
+        elif _is_whole(monomial, quotient):
+            whole = whole + _make({monomial: quotient})
+        else:
+            rest = rest + part
+    if isinstance(rest, int):
+        return whole + rest // divisor
+    nested = _nested_floor(rest)
+    if nested is not None:
+        inner_numerator, inner_divisor, constant = nested
+        return whole + floor_div(inner_numerator + constant * inner_divisor, inner_divisor * divisor)
+    return whole + _call("floor", rest, divisor)
+
+
+def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:
+    """For floor(p / a) + c: (p, a, c), because floor((floor(p/a) + c) / b) = floor((p + c a) / (a b))."""
+    body = [(m, c) for m, c in expr.terms if m != _ONE]
+    if len(body) != 1 or body[0][1] != 1 or len(body[0][0]) != 1 or expr.constant.denominator != 1:
+        return None
+    atom, power = body[0][0][0]
+    if power != 1 or not isinstance(atom, Call) or atom.function != "floor" or not isinstance(atom.args[1], int):
+        return None
+    return atom.args[0], atom.args[1], int(expr.constant)
+
+
+def _exact_quotient(numerator: Dim, divisor: SymExpr) -> Dim | None:
+    """numerator / divisor where the divisor is one term that divides every term of the numerator."""
+    if len(divisor.terms) != 1:
+        return None
+    (below, coefficient) = divisor.terms[0]
+    result: dict[Monomial, Fraction] = {}
+    for monomial, c in _terms(numerator):
+        powers = dict(monomial)
+        for atom, power in below:
+            powers[atom] = powers.get(atom, 0) - power
+            if powers[atom] < 0:
+                return None
+        quotient = tuple((a, p) for a, p in monomial if powers[a] for p in (powers[a],))
+        if not _is_whole(quotient, c / coefficient):
+            return None
+        result[quotient] = c / coefficient
+    return _make(result)
+
+
+def mod(value: Dim, divisor: Dim) -> Dim:
+    """The remainder, with the divisor's sign as in Python."""
+    if isinstance(value, int) and isinstance(divisor, int):
+        return value % divisor
+    if isinstance(divisor, int):
+        kept = {m: c for m, c in _terms(value) if not _is_whole(m, c / divisor)}
+        rest = _make(kept)
+        if isinstance(rest, int):
+            return rest % divisor
+        return _call("mod", rest, divisor)
+    if value == divisor:
+        return 0
+    return _call("mod", value, divisor)
+
+
+def minimum(*args: Dim) -> Dim:
+    """The smallest of the sizes."""
+    return _extremum("min", min, args)
+
+
+def maximum(*args: Dim) -> Dim:
+    """The largest of the sizes."""
+    return _extremum("max", max, args)
+
+
+def _extremum(name: str, function: Callable[..., int], args: tuple[Dim, ...]) -> Dim:
+    numbers = [a for a in args if isinstance(a, int)]
+    others = list(dict.fromkeys(a for a in args if not isinstance(a, int)))
+    if not others:
+        return function(numbers)
+    if numbers:
+        others.append(function(numbers))  # type: ignore[arg-type]
+    return others[0] if len(others) == 1 else _call(name, *others)
+
+
+def _call(function: str, *args: Dim) -> SymExpr:
+    """The size that is one function call, as an expression."""
+    return SymExpr(((((Call(function, args), 1),), Fraction(1)),))
+
+
+def _terms(dim: Dim) -> tuple[tuple[Monomial, Fraction], ...]:
+    if isinstance(dim, SymExpr):
+        return dim.terms
+    return ((_ONE, Fraction(dim)),) if dim else ()
+
+
+def _accumulate(*groups: Any) -> dict[Monomial, Fraction]:
+    total: dict[Monomial, Fraction] = {}
+    for group in groups:
+        for monomial, coefficient in group:
+            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+    return total
+
+
+def _make(terms: Mapping[Monomial, Fraction]) -> Dim:
+    kept = {m: c for m, c in terms.items() if c}
+    if not kept:
+        return 0
+    if len(kept) == 1 and _ONE in kept:
+        value = kept[_ONE]
+        if value.denominator != 1:
+            raise IRError(f"a size came out as the fraction {value}")
+        return int(value)
+    return SymExpr(tuple(sorted(kept.items(), key=lambda t: [(a.key, p) for a, p in t[0]])))
+
+
+def _scale(dim: Dim, factor: Fraction) -> Dim:
+    return _make({m: c * factor for m, c in _terms(dim)})
+
+
+def _times(left: Monomial, right: Monomial) -> Monomial:
+    powers: dict[Atom, int] = dict(left)
+    for atom, power in right:
+        powers[atom] = powers.get(atom, 0) + power
+    return tuple(sorted(powers.items(), key=lambda t: t[0].key))
+
+
+def _is_whole(monomial: Monomial, coefficient: Fraction) -> bool:
+    """Whether coefficient x monomial is surely a whole number."""
+    for atom, power in monomial:
+        if isinstance(atom, Symbol):
+            coefficient *= atom.multiple**power
+    return coefficient.denominator == 1
+
+
+def _evaluate_atom(atom: Atom, values: Mapping[str, Any]) -> Any:
+    if isinstance(atom, Symbol):
+        if atom.name not in values:
+            raise IRError(f"the size {atom.name} is not known here")
+        return values[atom.name]
+    args = [evaluate(a, values) for a in atom.args]
+    if atom.function == "floor":
+        return args[0] // args[1]
+    if atom.function == "mod":
+        return args[0] % args[1]
+    # Not min()/max(): they would decide a symbolic comparison here instead of keeping it.
+    import torch
+
+    chosen = torch.sym_min if atom.function == "min" else torch.sym_max
+    result = args[0]
+    for arg in args[1:]:
+        result = chosen(result, arg)
+    return result
+
+
+def _substitute_atom(atom: Atom, mapping: Mapping[str, Dim]) -> Dim:
+    if isinstance(atom, Symbol):
+        return mapping.get(atom.name, SymExpr(((((atom, 1),), Fraction(1)),)))
+    args = tuple(substitute(a, mapping) for a in atom.args)
+    functions: dict[str, Callable[..., Dim]] = {"floor": floor_div, "mod": mod, "min": minimum, "max": maximum}
+    return functions[atom.function](*args)
+
+
+def parse_dim(text: str, multiples: Mapping[str, int] | None = None) -> Dim:
+    """Read what `str` of a dimension wrote. `multiples` gives the known divisors of symbols.
+
+    Errors:
+        IRError: the text is no dimension.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise IRError(f"not a dimension: {text!r}") from None
+    return _from_ast(tree, multiples or {}, text)
+
+
+def _from_ast(tree: ast.expr, multiples: Mapping[str, int], text: str) -> Dim:
+    def read(node: ast.expr) -> Dim:
+        return _from_ast(node, multiples, text)
+
+    match tree:
+        case ast.Constant(value=int(value)):
+            return value
+        case ast.Name(id=name):
+            return symbol(name, multiples.get(name, 1))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _scale(read(operand), Fraction(-1))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return read(left) + read(right)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return read(left) - read(right)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return read(left) * read(right)
+        case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant(value=int(divisor))) if divisor:
+            return _scale(read(left), Fraction(1, divisor))
+        case ast.Call(func=ast.Name(id="floor" | "ceil" as name), args=[ast.BinOp(op=ast.Div()) as ratio]):
+            numerator, below = read(ratio.left), read(ratio.right)
+            if name == "ceil":
+                numerator = numerator + (below - 1)
+            return floor_div(numerator, below)
+        case ast.Call(func=ast.Name(id="mod"), args=[value, divisor]):
+            return mod(read(value), read(divisor))
+        case ast.Call(func=ast.Name(id="min" | "max" as name), args=args):
+            return (minimum if name == "min" else maximum)(*map(read, args))
+    raise IRError(f"not a dimension: {text!r}")

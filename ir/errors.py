@@ -1,0 +1,30 @@
+"""The exceptions that detc raises on purpose. All derive from `DetcError`; the command line prints them as one line."""
+
+from __future__ import annotations
+
+
+class DetcError(Exception):
+    """Base of every error that detc reports to its user."""
+
+
+class InputError(DetcError, ValueError):
+    """The user gave something that cannot be used: a config, a checkpoint, an image, an option.
+
+    The message says what is wrong and what to do about it.
+    """
+
+
+class UnsupportedError(InputError):
+    """The model holds something that this frontend or target does not take. The message lists all of it."""
+
+
+class IRError(DetcError):
+    """A graph was built or used wrongly."""
+
+
+class VerificationError(IRError):
+    """A graph breaks a rule of the IR. The message shows the op, its source, the pass and the IR around it."""
+
+
+class ParseError(IRError):
+    """IR text that does not parse. The message gives line and column."""

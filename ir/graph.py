@@ -1,0 +1,512 @@
+"""Graph, Node, Value: the IR's mutable core.
+
+SSA: a value is made once, by a node, as an input, or as a constant. Nodes are a doubly linked list, so inserting
+and erasing are O(1) and are safe while iterating. A value knows its users, so replacing it costs O(users).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import torch
+
+from .dims import Dim, SymExpr
+from .errors import IRError
+from .types import TensorType, Type, type_symbols
+
+if TYPE_CHECKING:
+    from .ops import Op
+
+Attribute: TypeAlias = Union[None, bool, int, float, str, SymExpr, torch.dtype, "tuple[Attribute, ...]"]
+Operand: TypeAlias = Union["Value", None, "tuple[Value | None, ...]"]
+
+LITERAL_LIMIT = 16
+"""Constants with at most this many elements may stand in the text form without a name."""
+
+
+class Value:
+    """Something that nodes use: a node's result, a graph input, or a constant. Compared by identity."""
+
+    __slots__ = ("_users", "index", "name", "producer", "type")
+
+    def __init__(self, type: Type, name: str = "", producer: Node | None = None, index: int = 0) -> None:
+        self.type = type
+        self.name = name
+        self.producer = producer
+        self.index = index
+        self._users: dict[Node, int] = {}  # user -> how often it uses this value
+
+    @property
+    def users(self) -> list[Node]:
+        """The nodes that use it, each once, in the order in which they began to."""
+        return list(self._users)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any node uses it. Graph outputs are not counted: ask the graph."""
+        return bool(self._users)
+
+    @property
+    def tensor_type(self) -> TensorType:
+        """Its type, where a tensor is expected. Raises IRError for anything else."""
+        if not isinstance(self.type, TensorType):
+            raise IRError(f"{self!r} is no tensor")
+        return self.type
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor_type.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.tensor_type.shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.tensor_type.shape)
+
+    def __repr__(self) -> str:
+        origin = f" of {self.producer.op.name}" if self.producer else ""
+        return f"<Value %{self.name or '?'}: {self.type}{origin}>"
+
+
+class Constant(Value):
+    """A value known when compiling. A named one is a weight and shares storage with the model."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: torch.Tensor, name: str = "") -> None:
+        super().__init__(TensorType.of(data), name)
+        self.data = data
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the text form can show it in full: no name, few elements."""
+        return not self.name and self.data.numel() <= LITERAL_LIMIT
+
+
+class Node:
+    """One operation: operands and attributes in, one or more values out.
+
+    Attributes:
+        source: the module path in the model that it comes from, such as `backbone.bottom_up.stem.conv1`.
+        created_by: the name of the pass that made it, or `capture`.
+    """
+
+    __slots__ = ("_next", "_operands", "_previous", "attributes", "created_by", "graph", "op", "results", "source")
+
+    def __init__(
+        self,
+        op: Op,
+        operands: Sequence[Operand],
+        attributes: Mapping[str, Attribute],
+        result_types: Sequence[Type],
+        *,
+        source: str = "",
+        created_by: str = "",
+    ) -> None:
+        self.op = op
+        self.attributes: dict[str, Attribute] = dict(attributes)
+        self.results = [Value(t, producer=self, index=i) for i, t in enumerate(result_types)]
+        self.source = source
+        self.created_by = created_by
+        self.graph: Graph | None = None
+        self._operands: tuple[Operand, ...] = tuple(operands)
+        self._previous: Node | None = None
+        self._next: Node | None = None
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """One entry per operand position: a value, None where it is left out, a tuple where it is a list."""
+        return self._operands
+
+    @property
+    def operand_values(self) -> Iterator[Value]:
+        """Every value it uses, lists flattened, with repetitions."""
+        for operand in self._operands:
+            if isinstance(operand, Value):
+                yield operand
+            elif operand is not None:
+                for item in operand:
+                    if item is not None:
+                        yield item
+
+    @property
+    def result(self) -> Value:
+        """Its only result. Raises IRError when there are several."""
+        if len(self.results) != 1:
+            raise IRError(f"{self.op.name} has {len(self.results)} results, not one")
+        return self.results[0]
+
+    def operand(self, index: int) -> Value:
+        """The value at one operand position. Raises IRError for a list, a left-out operand or no such position."""
+        operand = self._operands[index] if index < len(self._operands) else None
+        if not isinstance(operand, Value):
+            raise IRError(f"operand {index} of {self.op.name} is no single value")
+        return operand
+
+    def operand_or_none(self, index: int) -> Value | None:
+        """The value at one operand position, or None where it is left out."""
+        return self.operand(index) if index < len(self._operands) and self._operands[index] is not None else None
+
+    def operand_list(self, index: int) -> tuple[Value, ...]:
+        """The values of a list operand. Raises IRError when the position holds no list."""
+        operand = self._operands[index]
+        if not isinstance(operand, tuple):
+            raise IRError(f"operand {index} of {self.op.name} is no list")
+        return tuple(v for v in operand if v is not None)
+
+    def set_operands(self, operands: Sequence[Operand]) -> None:
+        """Replace all operands."""
+        self._drop_uses()
+        self._operands = tuple(operands)
+        if self.graph is not None:
+            self._take_uses()
+
+    def replace_operand(self, old: Value, new: Value) -> None:
+        """Use `new` wherever this node used `old`."""
+        self.set_operands([_swap(operand, old, new) for operand in self._operands])
+
+    def _take_uses(self) -> None:
+        for value in self.operand_values:
+            value._users[self] = value._users.get(self, 0) + 1
+
+    def _drop_uses(self) -> None:
+        for value in self.operand_values:
+            count = value._users.get(self, 0)
+            if count > 1:
+                value._users[self] = count - 1
+            else:
+                value._users.pop(self, None)
+
+    def __repr__(self) -> str:
+        where = f" at {self.source}" if self.source else ""
+        return f"<Node {self.op.name}{where}>"
+
+
+def _swap(operand: Operand, old: Value, new: Value) -> Operand:
+    if isinstance(operand, tuple):
+        return tuple(new if item is old else item for item in operand)
+    return new if operand is old else operand
+
+
+class Graph:
+    """A list of nodes with inputs, named outputs and named weights.
+
+    Attributes:
+        name: the graph's name.
+        level: which spec it obeys: `captured`, `flat`, `onnx`, `caffe2` or `torchscript`.
+        metadata: plain facts about the model (str, numbers, lists, dicts) that artifacts carry along.
+    """
+
+    def __init__(self, name: str = "graph", level: str = "captured") -> None:
+        self.name = name
+        self.level = level
+        self.metadata: dict[str, Any] = {}
+        self.inputs: list[Value] = []
+        self.weights: dict[str, Constant] = {}
+        self._outputs: dict[str, Value] = {}
+        self._first: Node | None = None
+        self._last: Node | None = None
+        self._count = 0
+        self._symbol_counters: dict[str, int] = {}
+
+    # Nodes
+
+    def __iter__(self) -> Iterator[Node]:
+        """Nodes in order. Nodes may be erased or inserted meanwhile; new ones after the current one are visited."""
+        node = self._first
+        while node is not None:
+            # An erased node keeps its link forward, so the walk goes on from where it stood.
+            following = node._next
+            yield node
+            if node.graph is self:
+                following = node._next
+            else:
+                while following is not None and following.graph is not self:
+                    following = following._next
+            node = following
+
+    def __reversed__(self) -> Iterator[Node]:
+        node = self._last
+        while node is not None:
+            previous = node._previous
+            yield node
+            if node.graph is self:
+                previous = node._previous
+            else:
+                while previous is not None and previous.graph is not self:
+                    previous = previous._previous
+            node = previous
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nodes(self) -> list[Node]:
+        """A snapshot of the nodes in order."""
+        return list(self)
+
+    def append(self, node: Node) -> Node:
+        """Put a node at the end."""
+        return self._link(node, self._last, None)
+
+    def insert_before(self, anchor: Node, node: Node) -> Node:
+        """Put a node right before another."""
+        self._own(anchor)
+        return self._link(node, anchor._previous, anchor)
+
+    def insert_after(self, anchor: Node, node: Node) -> Node:
+        """Put a node right after another."""
+        self._own(anchor)
+        return self._link(node, anchor, anchor._next)
+
+    def erase(self, node: Node) -> None:
+        """Take a node out. Raises IRError while anything still uses its results."""
+        self._own(node)
+        for result in node.results:
+            if result.is_used:
+                raise IRError(f"cannot erase {node!r}: %{result.name} is used by {result.users[0]!r}")
+            for name, output in self._outputs.items():
+                if output is result:
+                    raise IRError(f"cannot erase {node!r}: it gives the output {name!r}")
+        self._unlink(node)
+        node._drop_uses()
+
+    def move_before(self, anchor: Node, node: Node) -> None:
+        """Move a node to right before another."""
+        self._own(node)
+        self._own(anchor)
+        if anchor is node:
+            return
+        self._unlink(node)
+        previous = anchor._previous
+        self._place(node, previous, anchor)
+
+    def _own(self, node: Node) -> None:
+        if node.graph is not self:
+            raise IRError(f"{node!r} is not in this graph")
+
+    def _link(self, node: Node, previous: Node | None, following: Node | None) -> Node:
+        if node.graph is not None:
+            raise IRError(f"{node!r} is in a graph already")
+        self._place(node, previous, following)
+        node._take_uses()
+        return node
+
+    def _place(self, node: Node, previous: Node | None, following: Node | None) -> None:
+        node.graph = self
+        node._previous, node._next = previous, following
+        if previous is None:
+            self._first = node
+        else:
+            previous._next = node
+        if following is None:
+            self._last = node
+        else:
+            following._previous = node
+        self._count += 1
+
+    def _unlink(self, node: Node) -> None:
+        if node._previous is None:
+            self._first = node._next
+        else:
+            node._previous._next = node._next
+        if node._next is None:
+            self._last = node._previous
+        else:
+            node._next._previous = node._previous
+        node.graph = None
+        self._count -= 1
+
+    # Values
+
+    def add_input(self, name: str, type: Type) -> Value:
+        """Add a graph input at the end."""
+        if any(v.name == name for v in self.inputs):
+            raise IRError(f"there is an input {name!r} already")
+        value = Value(type, name)
+        self.inputs.append(value)
+        return value
+
+    def input(self, name: str) -> Value:
+        """The input of that name. Raises IRError when there is none."""
+        for value in self.inputs:
+            if value.name == name:
+                return value
+        raise IRError(f"no input {name!r}; there are {', '.join(v.name for v in self.inputs)}")
+
+    def remove_input(self, value: Value) -> None:
+        """Take an unused input away. Raises IRError while it is used."""
+        if value.is_used or any(v is value for v in self._outputs.values()):
+            raise IRError(f"cannot remove the input {value.name!r}: it is used")
+        self.inputs = [v for v in self.inputs if v is not value]
+
+    def add_weight(self, name: str, data: torch.Tensor) -> Constant:
+        """The weight of that name, added if need be. It shares storage with `data`.
+
+        Errors:
+            IRError: there is another weight of that name.
+        """
+        known = self.weights.get(name)
+        if known is not None:
+            if known.data is not data:
+                raise IRError(f"there is another weight called {name!r}")
+            return known
+        weight = Constant(data, name)
+        self.weights[name] = weight
+        return weight
+
+    def constant(self, data: torch.Tensor, name: str = "constant") -> Constant:
+        """A constant: a literal where it is small, a weight with a fresh name where it is not."""
+        if data.numel() <= LITERAL_LIMIT:
+            return Constant(data.detach())
+        return self.add_weight(self.fresh_weight_name(name), data.detach())
+
+    def fresh_weight_name(self, stem: str) -> str:
+        """A name that no weight has yet: `stem`, or `stem_1`, `stem_2`, ..."""
+        if stem not in self.weights:
+            return stem
+        number = 1
+        while f"{stem}_{number}" in self.weights:
+            number += 1
+        return f"{stem}_{number}"
+
+    def prune_weights(self) -> bool:
+        """Forget weights that nothing uses. Returns whether there were any."""
+        used = {id(v) for v in self._outputs.values()}
+        unused = [name for name, w in self.weights.items() if not w.is_used and id(w) not in used]
+        for name in unused:
+            del self.weights[name]
+        return bool(unused)
+
+    @property
+    def outputs(self) -> Mapping[str, Value]:
+        """The outputs by name, in order."""
+        return self._outputs
+
+    def set_outputs(self, outputs: Mapping[str, Value]) -> None:
+        """Replace the outputs."""
+        self._outputs = dict(outputs)
+
+    def is_output(self, value: Value) -> bool:
+        """Whether the value is one of the graph's outputs."""
+        return any(v is value for v in self._outputs.values())
+
+    def replace_uses(self, old: Value, new: Value) -> None:
+        """Use `new` wherever `old` was used, outputs included. The name moves along if `new` has none."""
+        if old is new:
+            return
+        for user in old.users:
+            user.replace_operand(old, new)
+        for name, output in self._outputs.items():
+            if output is old:
+                self._outputs[name] = new
+        if not new.name and new.producer is not None:
+            new.name = old.name
+
+    def fresh_symbol(self, stem: str) -> str:
+        """A name for a size that no value in the graph has yet: `stem`, or `stem_1`, `stem_2`, ..."""
+        if not self._symbol_counters:
+            for value in self.values():
+                for symbol in type_symbols(value.type):
+                    self._symbol_counters.setdefault(symbol.name, 1)
+        name = stem
+        while name in self._symbol_counters:
+            name = f"{stem}_{self._symbol_counters[stem]}"
+            self._symbol_counters[stem] += 1
+        self._symbol_counters[name] = 1
+        return name
+
+    def values(self) -> Iterator[Value]:
+        """Every value: inputs, weights, then each node's results in order."""
+        yield from self.inputs
+        yield from self.weights.values()
+        for node in self:
+            yield from node.results
+
+    # Whole-graph operations
+
+    def sort(self) -> None:
+        """Put the nodes in an order in which each follows what it uses; ties keep their order. O(n).
+
+        Errors:
+            IRError: there is a cycle.
+        """
+        nodes = self.nodes
+        position = {node: i for i, node in enumerate(nodes)}
+        waiting = {node: len({v.producer for v in node.operand_values if v.producer is not None}) for node in nodes}
+        import heapq
+
+        ready = [i for i, node in enumerate(nodes) if not waiting[node]]
+        heapq.heapify(ready)
+        order: list[Node] = []
+        while ready:
+            node = nodes[heapq.heappop(ready)]
+            order.append(node)
+            for user in {user for result in node.results for user in result.users}:
+                waiting[user] -= 1
+                if not waiting[user]:
+                    heapq.heappush(ready, position[user])
+        if len(order) != len(nodes):
+            stuck = next(node for node in nodes if waiting[node])
+            raise IRError(f"the graph has a cycle through {stuck!r}")
+        if order != nodes:
+            self._first = self._last = None
+            self._count = 0
+            for node in order:
+                node._previous = node._next = None
+                self._place(node, self._last, None)
+
+    def clone(self) -> Graph:
+        """A copy with its own nodes and values. Weights share storage."""
+        import copy
+
+        other = Graph(self.name, self.level)
+        other.metadata = copy.deepcopy(self.metadata)
+        other._symbol_counters = dict(self._symbol_counters)
+        mapping: dict[Value, Value] = {}
+        for value in self.inputs:
+            mapping[value] = other.add_input(value.name, value.type)
+        for name, weight in self.weights.items():
+            mapping[weight] = other.weights[name] = Constant(weight.data, name)
+
+        def copied(value: Value) -> Value:
+            if value not in mapping and isinstance(value, Constant):
+                mapping[value] = Constant(value.data, value.name)
+            return mapping[value]
+
+        for node in self:
+            twin = Node(
+                node.op,
+                map_operands(node.operands, copied),
+                node.attributes,
+                [r.type for r in node.results],
+                source=node.source,
+                created_by=node.created_by,
+            )
+            other.append(twin)
+            for mine, theirs in zip(node.results, twin.results, strict=True):
+                theirs.name = mine.name
+                mapping[mine] = theirs
+        other.set_outputs({name: copied(v) for name, v in self._outputs.items()})
+        return other
+
+    def __str__(self) -> str:
+        from .printer import print_graph
+
+        return print_graph(self)
+
+
+def map_operands(operands: Iterable[Operand], function: Callable[[Value], Value]) -> list[Operand]:
+    """The operands with every value replaced by `function(value)`, structure kept."""
+    mapped: list[Operand] = []
+    for operand in operands:
+        if isinstance(operand, Value):
+            mapped.append(function(operand))
+        elif operand is None:
+            mapped.append(None)
+        else:
+            mapped.append(tuple(None if item is None else function(item) for item in operand))
+    return mapped

@@ -1,0 +1,144 @@
+"""Declaring operations: one typed Python function is an op's signature, its documentation and its meaning.
+
+    @op("det.normalize", infer=same_as_first)
+    def normalize(data: Tensor, im_info: Tensor, *, mean: tuple[float, ...]) -> Tensor:
+        '''What it does, with shapes, units and source.'''
+        ...the reference semantics in torch...
+
+Positional parameters are operands: `Tensor`, `Tensor | None` (may be left out), `Sequence[Tensor]` (a list) or
+`InstancesBatch`. Keyword-only parameters are attributes. The inference rule gets the operands' types and the
+attributes, and returns the results' types; builder and verifier both use it. A size that depends on data is `Fresh`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar, Union
+
+from .dims import SymExpr, symbol
+from .errors import IRError
+from .graph import Attribute
+from .types import Type
+
+OperandType: TypeAlias = Union[Type, None, "tuple[Type | None, ...]"]
+InferRule: TypeAlias = Callable[..., "Type | Sequence[Type]"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+FRESH_PREFIX = "fresh__"
+
+
+def Fresh(stem: str) -> SymExpr:
+    """For inference rules: a size that only the data knows. The builder gives it a name of its own."""
+    return symbol(FRESH_PREFIX + stem)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An operand position of an op."""
+
+    name: str
+    optional: bool = False
+    variadic: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """An operation. `body` computes the results from runtime operands and attributes."""
+
+    name: str
+    operands: tuple[Parameter, ...]
+    attributes: Mapping[str, Any]
+    """Attribute name -> default, `inspect.Parameter.empty` where it must be given."""
+    body: Callable[..., Any]
+    infer: InferRule
+    doc: str = ""
+    has_effects: bool = False
+    open_attributes: bool = field(default=False)
+    """Whether attributes that are not in the list may be given (dialects whose schemas check them themselves)."""
+
+    @property
+    def dialect(self) -> str:
+        return self.name.partition(".")[0]
+
+    def check(self, operand_count: int, attributes: Mapping[str, Attribute]) -> str | None:
+        """What is wrong with a use of this op, or None."""
+        least = sum(not p.optional for p in self.operands)
+        # An attribute may stand in for an operand of its name (aten: a number where a tensor may be).
+        named = {p.name for p in self.operands}
+        least -= sum(name in named for name in attributes)
+        if operand_count > len(self.operands):
+            return f"{operand_count} operands, at most {len(self.operands)} are taken"
+        if operand_count < least:
+            return f"{operand_count} operands, at least {least} are needed"
+        for name, default in self.attributes.items():
+            if default is inspect.Parameter.empty and name not in attributes:
+                return f"the attribute {name!r} is missing"
+        if not self.open_attributes:
+            for name in attributes:
+                if name not in self.attributes and name not in named:
+                    return f"there is no attribute {name!r}; known: {', '.join(self.attributes) or 'none'}"
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Op {self.name}>"
+
+
+_registry: dict[str, Op] = {}
+_resolvers: dict[str, Callable[[str], Op | None]] = {}
+
+
+def register(new: Op) -> Op:
+    """Make an op known by its name. Raises IRError if there is one of that name."""
+    if new.name in _registry:
+        raise IRError(f"there is an op {new.name!r} already")
+    _registry[new.name] = new
+    return new
+
+
+def register_dialect(dialect: str, resolver: Callable[[str], Op | None]) -> None:
+    """Let `resolver(name)` make the ops of a dialect when they are first asked for (torch's, onnx's schemas)."""
+    _resolvers[dialect] = resolver
+
+
+def get_op(name: str) -> Op:
+    """The op of that full name, such as `det.normalize`.
+
+    Errors:
+        IRError: there is none.
+    """
+    known = _registry.get(name)
+    if known is not None:
+        return known
+    resolver = _resolvers.get(name.partition(".")[0])
+    made = resolver(name) if resolver else None
+    if made is None:
+        raise IRError(f"there is no op {name!r}")
+    return register(made)
+
+
+def registered_ops() -> list[Op]:
+    """Every op known so far, by name."""
+    return [_registry[name] for name in sorted(_registry)]
+
+
+def op(name: str, *, infer: InferRule, has_effects: bool = False) -> Callable[[F], F]:
+    """Declare an op by its reference implementation (see the module's docstring)."""
+
+    def declare(function: F) -> F:
+        operands: list[Parameter] = []
+        attributes: dict[str, Any] = {}
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                attributes[parameter.name] = parameter.default
+            else:
+                annotation = str(parameter.annotation)
+                optional = "None" in annotation
+                variadic = annotation.startswith(("Sequence", "list", "tuple"))
+                operands.append(Parameter(parameter.name, optional, variadic))
+        doc = inspect.getdoc(function) or ""
+        register(Op(name, tuple(operands), attributes, function, infer, doc, has_effects))
+        return function
+
+    return declare

@@ -1,0 +1,298 @@
+"""Reading the text form of a graph (see `printer`). Nothing in the text is ever executed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .dims import Dim, parse_dim
+from .errors import DetcError, ParseError
+from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .ops import get_op
+from .types import DTYPES, InstancesType, ListType, ScalarType, TensorType, TupleType, Type
+
+_HEADER = re.compile(r"graph (\S+) \(level=(\w+)\) \{$")
+_WHERE = re.compile(r"(\w+) % (\d+) == 0$")
+_VALUE = re.compile(r"%(\w+)")
+_ATTRIBUTE = re.compile(r"(\w+)=(?!=)(.*)$", re.DOTALL)
+_LITERAL = re.compile(r"(\w+)\[([\d,]*)\]\{(.*)\}$")
+_OPEN, _CLOSE = "([{<", ")]}>"
+
+
+def parse_graph(text: str, weights: Mapping[str, torch.Tensor] | None = None) -> Graph:
+    """The graph that the text describes.
+
+    `weights` gives the named weights' data; a weight that is not in it has its type only (a tensor on `meta`).
+
+    Errors:
+        ParseError: the text is no graph, or names an unknown op or value; the message gives the line.
+    """
+    return _Parser(text, weights or {}).parse()
+
+
+class _Parser:
+    def __init__(self, text: str, weights: Mapping[str, torch.Tensor]) -> None:
+        self._lines = text.splitlines()
+        self._weights = weights
+        self._multiples: dict[str, int] = {}
+        self._values: dict[str, Value] = {}
+        self._types: dict[str, Type] = {}
+
+    def parse(self) -> Graph:
+        graph: Graph | None = None
+        finished = False
+        for number, line in enumerate(self._lines, 1):
+            stripped = line.strip()
+            if not stripped or stripped.startswith("#"):
+                continue
+            try:
+                if finished:
+                    raise ParseError("text after the graph's end")
+                if graph is None:
+                    header = _HEADER.match(stripped)
+                    if not header:
+                        raise ParseError("expected 'graph NAME (level=LEVEL) {'")
+                    graph = Graph(header[1], header[2])
+                elif stripped == "}":
+                    finished = True
+                else:
+                    self._line(graph, stripped)
+            except (DetcError, ValueError) as error:
+                raise ParseError(f"line {number}: {error}\n  {stripped[:200]}") from None
+        if graph is None or not finished:
+            raise ParseError(f"line {len(self._lines)}: the text ends before the graph does")
+        return graph
+
+    def _line(self, graph: Graph, line: str) -> None:
+        keyword, _, rest = line.partition(" ")
+        match keyword:
+            case "where":
+                for part in rest.split(", "):
+                    found = _WHERE.match(part)
+                    if not found:
+                        raise ParseError(f"expected 'NAME % NUMBER == 0', not {part!r}")
+                    self._multiples[found[1]] = int(found[2])
+            case "metadata":
+                graph.metadata = json.loads(rest)
+            case "input":
+                name, type = self._typed_name(rest)
+                self._define(name, graph.add_input(name, type))
+            case "return":
+                outputs = {}
+                for part in split(rest):
+                    found = _ATTRIBUTE.match(part)
+                    if not found:
+                        raise ParseError(f"expected 'name=%value', not {part!r}")
+                    value = self._operand(graph, found[2], "")
+                    if not isinstance(value, Value):
+                        raise ParseError(f"the output {found[1]!r} is no single value")
+                    outputs[found[1]] = value
+                graph.set_outputs(outputs)
+            case _:
+                self._node(graph, line)
+
+    def _node(self, graph: Graph, line: str) -> None:
+        body, origin = _cut_comment(line)
+        source, _, created_by = origin.partition(" | ") if " | " in origin else (origin, "", "capture")
+        left, right = _cut(body, " = ")
+        name, paren, arguments = right.partition("(")
+        if not paren or not arguments.endswith(")"):
+            raise ParseError("expected '%result: type = dialect.op(...)'")
+        operands: list[Operand] = []
+        attributes: dict[str, Attribute] = {}
+        for argument in split(arguments[:-1]):
+            found = _ATTRIBUTE.match(argument)
+            if found:
+                attributes[found[1]] = self._attribute(found[2])
+            elif attributes:
+                raise ParseError(f"the operand {argument!r} follows an attribute")
+            else:
+                operands.append(self._operand(graph, argument, source))
+        results = [self._typed_name(part) for part in split(left)]
+        types = [type for _, type in results]
+        node = Node(get_op(name), operands, attributes, types, source=source, created_by=created_by)
+        graph.append(node)
+        for (result_name, _), value in zip(results, node.results, strict=True):
+            value.name = "" if result_name.isdigit() else result_name
+            self._define(result_name, value)
+
+    def _define(self, name: str, value: Value) -> None:
+        if name in self._values:
+            raise ParseError(f"%{name} is defined twice")
+        self._values[name] = value
+
+    def _typed_name(self, text: str) -> tuple[str, Type]:
+        found = _VALUE.match(text)
+        if not found or text[found.end() : found.end() + 1] != ":":
+            raise ParseError(f"expected '%name: type', not {text!r}")
+        return found[1], self._type(text[found.end() + 1 :].strip())
+
+    def _operand(self, graph: Graph, text: str, source: str) -> Operand:
+        if text == "none":
+            return None
+        if text.startswith("["):
+            items = [self._operand(graph, part, source) for part in split(text[1:-1])]
+            if not text.endswith("]") or any(isinstance(item, tuple) for item in items):
+                raise ParseError(f"not a list of values: {text!r}")
+            return tuple(item for item in items if not isinstance(item, tuple))
+        if text.startswith("%"):
+            value = self._values.get(text[1:])
+            if value is None:
+                raise ParseError(f"{text} is used before it is defined")
+            return value
+        if text.startswith("@"):
+            return self._weight(graph, text[1:], source)
+        literal = _LITERAL.match(text)
+        if literal:
+            return Constant(_read_literal(literal[1], literal[2], literal[3]))
+        raise ParseError(f"not an operand: {text!r}")
+
+    def _weight(self, graph: Graph, text: str, source: str) -> Constant:
+        name, colon, type_text = text.partition(":")
+        type = self._type(type_text)
+        if not colon or not isinstance(type, TensorType):
+            raise ParseError(f"expected '@name:type', not '@{text}'")
+        if name.startswith("."):
+            if not source:
+                raise ParseError(f"@{name} needs the node's module path in the trailing comment")
+            name = source + name
+        known = graph.weights.get(name)
+        if known is None:
+            data = self._weights.get(name)
+            if data is None:
+                sizes = [d for d in type.shape if isinstance(d, int)]
+                if len(sizes) != type.rank:
+                    raise ParseError(f"the weight @{name} has a symbolic size")
+                data = torch.empty(sizes, dtype=type.dtype, device="meta")
+            known = graph.add_weight(name, data)
+        if known.type != type:
+            raise ParseError(f"the weight @{name} is {known.type}, not {type}")
+        return known
+
+    def _type(self, text: str) -> Type:
+        if text not in self._types:
+            self._types[text] = parse_type(text, self._multiples)
+        return self._types[text]
+
+    def _attribute(self, text: str) -> Attribute:
+        try:
+            tree = ast.parse(text, mode="eval").body
+        except (SyntaxError, RecursionError, MemoryError):
+            raise ParseError(f"not an attribute's value: {text!r}") from None
+        return self._attribute_of(tree)
+
+    def _attribute_of(self, tree: ast.expr) -> Attribute:
+        match tree:
+            case ast.Constant(value=None | bool() | int() | float() | str() as value):
+                return value
+            case ast.Name(id="inf" | "nan" as name):
+                return float(name)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return -value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
+                return -math.inf
+            case ast.Tuple(elts=items):
+                return tuple(self._attribute_of(item) for item in items)
+            case ast.Attribute(value=ast.Name(id="dtype"), attr=name):
+                dtype = DTYPES.get(name) or getattr(torch, name, None)
+                if not isinstance(dtype, torch.dtype):
+                    raise ParseError(f"there is no dtype {name!r}")
+                return dtype
+        return parse_dim(ast.unparse(tree), self._multiples)
+
+
+def parse_type(text: str, multiples: Mapping[str, int] | None = None) -> Type:
+    """Read what `str` of a type wrote. Raises ParseError for anything else."""
+    for kind in ("list", "tuple", "instances"):
+        if text.startswith(kind + "<") and text.endswith(">"):
+            parts = split(text[len(kind) + 1 : -1])
+            if kind == "instances":
+                return InstancesType(tuple(_field(part, multiples) for part in parts))
+            types = tuple(parse_type(part, multiples) for part in parts)
+            if kind == "tuple":
+                return TupleType(types)
+            if len(types) == 1:
+                return ListType(types[0])
+    if text in ("int", "float", "bool"):
+        return ScalarType(text)
+    name, bracket, rest = text.partition("[")
+    if name not in DTYPES or not bracket or not rest.endswith("]"):
+        raise ParseError(f"not a type: {text!r}")
+    dims: list[Dim] = [parse_dim(part, multiples) for part in split(rest[:-1])]
+    return TensorType(DTYPES[name], tuple(dims))
+
+
+def _field(text: str, multiples: Mapping[str, int] | None) -> tuple[str, TensorType]:
+    name, _, rest = text.partition(": ")
+    type = parse_type(rest, multiples)
+    if not isinstance(type, TensorType):
+        raise ParseError(f"the field {name!r} is no tensor")
+    return name, type
+
+
+def _read_literal(dtype_name: str, shape: str, elements: str) -> torch.Tensor:
+    if dtype_name not in DTYPES:
+        raise ParseError(f"there is no dtype {dtype_name!r}")
+    dtype = DTYPES[dtype_name]
+    read: Any = float if dtype.is_floating_point else (lambda t: t == "True") if dtype is torch.bool else int
+    values = [read(part) for part in split(elements)]
+    sizes = [int(part) for part in split(shape)]
+    if math.prod(sizes) != len(values):
+        raise ParseError(f"{len(values)} elements for the shape [{shape}]")
+    return torch.tensor(values, dtype=dtype).reshape(sizes)
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas that stand in no bracket and in no string."""
+    parts: list[str] = []
+    depth = start = 0
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character == '"':
+            position = _string_end(text, position)
+        elif character in _OPEN:
+            depth += 1
+        elif character in _CLOSE:
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append(text[start:position].strip())
+            start = position + 1
+        position += 1
+    parts.append(text[start:].strip())
+    return [part for part in parts if part]
+
+
+def _string_end(text: str, start: int) -> int:
+    position = start + 1
+    while position < len(text) and text[position] != '"':
+        position += 2 if text[position] == "\\" else 1
+    if position >= len(text):
+        raise ParseError("a string does not end")
+    return position
+
+
+def _cut_comment(line: str) -> tuple[str, str]:
+    position = 0
+    while position < len(line):
+        if line[position] == '"':
+            position = _string_end(line, position)
+        elif line.startswith("  # ", position):
+            return line[:position], line[position + 4 :]
+        position += 1
+    return line, ""
+
+
+def _cut(text: str, separator: str) -> tuple[str, str]:
+    left, found, right = text.partition(separator)
+    if not found:
+        raise ParseError(f"expected {separator.strip()!r}")
+    return left, right
+
+

@@ -1,0 +1,128 @@
+"""The verifier: SSA, use lists, arity, attributes, types, and what the graph's level allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .builder import infer_types
+from .dims import Dim, SymExpr
+from .errors import IRError, VerificationError
+from .graph import Constant, Graph, Node, Value
+from .ops import FRESH_PREFIX
+from .printer import GraphPrinter
+from .spec import Spec, get_spec
+from .types import InstancesType, ListType, TensorType, TupleType, Type
+
+_WINDOW = 3
+
+
+def verify(graph: Graph, *, after: str = "") -> None:
+    """Check every rule of the IR. `after` names the pass that has just run, for the message.
+
+    Errors:
+        VerificationError: with the op, its source, the pass that made it, and the IR around it.
+    """
+    try:
+        spec = get_spec(graph.level)
+    except IRError as error:
+        raise VerificationError(str(error)) from None
+    defined: set[int] = {id(v) for v in graph.inputs}
+    if len({v.name for v in graph.inputs}) != len(graph.inputs):
+        raise VerificationError("two inputs have the same name")
+    for name, weight in graph.weights.items():
+        if weight.name != name:
+            raise VerificationError(f"the weight {name!r} calls itself {weight.name!r}")
+    for node in graph:
+        problem = _node_problem(graph, node, spec, defined)
+        if problem:
+            raise VerificationError(_report(graph, node, problem, after))
+        defined.update(id(r) for r in node.results)
+    for name, value in graph.outputs.items():
+        if not isinstance(value, Constant) and id(value) not in defined:
+            raise VerificationError(_suffix(f"the output {name!r} is no value of this graph", after))
+        problem = spec.type_problem(value.type)
+        if problem:
+            raise VerificationError(_suffix(f"the output {name!r}: {problem}", after))
+
+
+def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int]) -> str | None:
+    if node.graph is not graph:
+        return "the node does not belong to this graph"
+    problem = spec.problem(node.op.name, node.op.dialect)
+    if problem:
+        return problem
+    for value in node.operand_values:
+        if isinstance(value, Constant):
+            if not value.is_literal and graph.weights.get(value.name) is not value:
+                return f"the weight @{value.name} is not in the graph"
+        elif id(value) not in defined:
+            return f"%{value.name or '?'} is used before it is defined"
+        if node not in value._users:
+            return f"%{value.name or '?'} does not know that it is used here"
+    problem = node.op.check(len(node.operands), node.attributes)
+    if problem:
+        return problem
+    for result in node.results:
+        problem = spec.type_problem(result.type)
+        if problem:
+            return problem
+    try:
+        inferred = infer_types(node.op, node.operands, node.attributes)
+    except IRError as error:
+        return str(error)
+    return _type_problem(node.results, inferred)
+
+
+def _type_problem(results: Sequence[Value], inferred: Sequence[Type]) -> str | None:
+    if len(results) != len(inferred):
+        return f"it has {len(results)} results, its rule gives {len(inferred)}"
+    names: dict[str, Dim] = {}
+    for i, (result, type) in enumerate(zip(results, inferred, strict=True)):
+        if not _fits(result.type, type, names):
+            return f"result {i} is declared {result.type}, its rule gives {type}"
+    return None
+
+
+def _fits(declared: Type, inferred: Type, names: dict[str, Dim]) -> bool:
+    """Whether the types agree, where an inferred fresh size may be any symbol or number, always the same one."""
+    if isinstance(declared, TensorType) and isinstance(inferred, TensorType):
+        if declared.dtype != inferred.dtype or declared.rank != inferred.rank:
+            return False
+        return all(_dim_fits(d, i, names) for d, i in zip(declared.shape, inferred.shape, strict=True))
+    if isinstance(declared, InstancesType) and isinstance(inferred, InstancesType):
+        return [n for n, _ in declared.fields] == [n for n, _ in inferred.fields] and all(
+            _fits(d, i, names) for (_, d), (_, i) in zip(declared.fields, inferred.fields, strict=True)
+        )
+    if isinstance(declared, TupleType) and isinstance(inferred, TupleType):
+        return len(declared.elements) == len(inferred.elements) and all(
+            _fits(d, i, names) for d, i in zip(declared.elements, inferred.elements, strict=True)
+        )
+    if isinstance(declared, ListType) and isinstance(inferred, ListType):
+        return _fits(declared.element, inferred.element, names)
+    return declared == inferred
+
+
+def _dim_fits(declared: Dim, inferred: Dim, names: dict[str, Dim]) -> bool:
+    if isinstance(inferred, SymExpr):
+        known = inferred.as_symbol
+        if known is not None and known.name.startswith(FRESH_PREFIX):
+            return names.setdefault(known.name, declared) == declared
+    return declared == inferred
+
+
+def _suffix(message: str, after: str) -> str:
+    return f"{message} (after the pass {after})" if after else message
+
+
+def _report(graph: Graph, node: Node, problem: str, after: str) -> str:
+    printer = GraphPrinter(graph)
+    nodes = graph.nodes
+    at = nodes.index(node)
+    lines = [_suffix(f"{node.op.name}: {problem}", after)]
+    if node.source:
+        lines.append(f"  source: {node.source}")
+    if node.created_by:
+        lines.append(f"  made by: {node.created_by}")
+    for i in range(max(at - _WINDOW, 0), min(at + _WINDOW + 1, len(nodes))):
+        lines.append(f"  {'>' if i == at else ' '} {printer.node(nodes[i])}")
+    return "\n".join(lines)

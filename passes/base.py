@@ -1,0 +1,86 @@
+"""What a pass is: a frozen dataclass whose fields are its options and whose `apply` changes a graph in place."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+from detc.ir import Builder, Graph, Node
+
+
+class NoMatch(Exception):
+    """A rule does not apply here. The reason is kept in the statistics."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass
+class RuleCount:
+    """How often a rule was tried at a node of its kind, how often it rewrote, and why it refused."""
+
+    tried: int = 0
+    matched: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Context:
+    """What a running pass may use. One lives for one run of a pipeline.
+
+    Attributes:
+        pass_name: the running pass, recorded on every node that it makes.
+        rules: per (pass, rule) the counts of matches and refusals.
+    """
+
+    pass_name: str = ""
+    rules: dict[tuple[str, str], RuleCount] = field(default_factory=dict)
+
+    def count(self, rule: str) -> RuleCount:
+        """The counts of one rule of the running pass."""
+        return self.rules.setdefault((self.pass_name, rule), RuleCount())
+
+    def builder(self, graph: Graph, before: Node) -> Builder:
+        """A builder that puts nodes before `before`, with its source, made by the running pass."""
+        return Builder(graph, before=before, source=before.source, created_by=self.pass_name)
+
+
+class Pass(ABC):
+    """A step of a pipeline. Subclasses are frozen dataclasses; the fields are the options."""
+
+    @property
+    def name(self) -> str:
+        """The class's name in kebab case: FoldBatchNorm -> fold-batch-norm."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(self).__name__).lower()
+
+    @property
+    def spec(self) -> str:
+        """Name and options that differ from their defaults: `fold-batch-norm{eps=1e-05}`."""
+        given = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}{{{','.join(given)}}}" if given else self.name
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (type(self).__doc__ or "").strip().split("\n", 1)[0]
+
+    @abstractmethod
+    def apply(self, graph: Graph, context: Context) -> bool:
+        """Change the graph in place. Returns whether it changed anything."""
+
+
+def erase_if_unused(graph: Graph, node: Node) -> bool:
+    """Erase a node whose results nothing uses. Returns whether it did."""
+    if node.op.has_effects or any(r.is_used or graph.is_output(r) for r in node.results):
+        return False
+    graph.erase(node)
+    return True
+
+

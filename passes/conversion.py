@@ -1,0 +1,120 @@
+"""Lowering to a target dialect by a table: op name -> the rule that replaces it.
+
+A backend declares its table as data; `Conversion` walks the graph once, in order, and applies it. An op without a
+rule, or whose rule refuses, is reported with its module path; all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, TypeAlias, Union
+
+from typing_extensions import override
+
+from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
+
+from .base import Context, NoMatch, Pass
+
+LoweringRule: TypeAlias = Callable[..., Union[Value, Sequence[Value]]]
+"""rule(builder, node) -> the values that replace the node's results. Raises NoMatch(why) to refuse."""
+
+
+class Sizes:
+    """Where each symbolic size can be read off at run time: a dimension -> (value, axis) that has it."""
+
+    def __init__(self) -> None:
+        self._known: dict[Dim, tuple[Value, int]] = {}
+
+    def learn(self, value: Value) -> None:
+        """Note the sizes of a value that is computed by now."""
+        if isinstance(value.type, TensorType):
+            for axis, dim in enumerate(value.type.shape):
+                if not isinstance(dim, int):
+                    self._known.setdefault(dim, (value, axis))
+
+    def find(self, dim: Dim) -> tuple[Value, int] | None:
+        """A value with that size and the axis, None if no value so far has it."""
+        return self._known.get(dim)
+
+    def replace(self, old: Value, new: Value) -> None:
+        """Read sizes off `new` where they were read off `old`."""
+        for dim, (value, axis) in list(self._known.items()):
+            if value is old:
+                self._known[dim] = (new, axis)
+
+
+class Conversion(Pass):
+    """Base of the lowering passes. A subclass gives the table, the level it ends at, and the target's dialect."""
+
+    target: ClassVar[str]
+    """The target's dialect; its ops pass through unchanged."""
+    level: ClassVar[str]
+    """The graph's level afterwards."""
+
+    @property
+    def table(self) -> Mapping[str, LoweringRule]:
+        """Op name -> rule."""
+        raise NotImplementedError
+
+    def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Builder:
+        """The builder that rules get. Override it to give them more."""
+        return context.builder(graph, node)
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        table = self.table
+        sizes = Sizes()
+        for value in graph.inputs:
+            sizes.learn(value)
+        refused: list[str] = []
+        changed = graph.level != self.level
+        for node in graph:
+            if node.op.dialect != self.target:
+                problem = self._convert(graph, node, table, sizes, context)
+                if problem:
+                    refused.append(f"{node.op.name} at {node.source or '(no module path)'}: {problem}")
+                changed = True
+            else:
+                for result in node.results:
+                    sizes.learn(result)
+        if refused:
+            lines = "\n  ".join(refused)
+            raise UnsupportedError(f"{len(refused)} ops have no lowering to {self.target}:\n  {lines}")
+        graph.level = self.level
+        graph.prune_weights()
+        return changed
+
+    def _convert(
+        self, graph: Graph, node: Node, table: Mapping[str, LoweringRule], sizes: Sizes, context: Context
+    ) -> str | None:
+        rule = table.get(node.op.name)
+        count = context.count(node.op.name)
+        count.tried += 1
+        if rule is None:
+            for result in node.results:
+                sizes.learn(result)
+            return "no rule for this op"
+        try:
+            made = rule(self.make_builder(graph, node, sizes, context), node)
+        except NoMatch as refusal:
+            count.refused[refusal.reason] += 1
+            return refusal.reason
+        count.matched += 1
+        values = [made] if isinstance(made, Value) else list(made)
+        if len(values) != len(node.results):
+            raise IRError(f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results")
+        for old, new in zip(node.results, values, strict=True):
+            _take_over(graph, old, new)
+            sizes.learn(new)
+        graph.erase(node)
+        return None
+
+
+def _take_over(graph: Graph, old: Value, new: Value) -> None:
+    if isinstance(old.type, TensorType) and isinstance(new.type, TensorType):
+        if (old.dtype, old.rank) != (new.dtype, new.rank):
+            raise IRError(f"a lowering gave {new.type} for {old.type} (%{old.name or '?'})")
+        if new.producer is not None:
+            # The target's shape inference knows less about symbolic sizes than the op that stood here.
+            new.type = old.type
+    graph.replace_uses(old, new)
