@@ -1,19 +1,21 @@
 """The `aten` dialect: torch's own operators, taken from torch's registry. Nothing is declared again here.
 
-`aten.relu` is the overload `default`; other overloads are spelled out: `aten.add.Tensor`. Arguments of a tensor
-kind are operands, all others attributes; a plain number where a tensor may stand is an attribute of that name.
+`aten.relu` is the overload `default`; other overloads are spelled out: `aten.add.Tensor`. Arguments of a
+tensor kind are operands, all others attributes; a plain number where a tensor may stand is an attribute of
+that name.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from .dims import Symbol, symbols_of
+from .equality import attribute_key
 from .errors import IRError
 from .graph import Attribute
 from .ops import Op, OperandType, Parameter, register_dialect
@@ -95,9 +97,12 @@ def _make_body(overload: torch._ops.OpOverload) -> Callable[..., Any]:
 
 
 def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
-    # Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
+    # Most nodes of a network share a few signatures, and every pass is verified: the cache makes that cheap.
+    # `key` tells 1 from 1.0 and from True, which are equal to each other: they promote differently.
     @lru_cache(maxsize=4096)
-    def cached(operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]) -> list[Type]:
+    def cached(
+        operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...], key: Hashable
+    ) -> list[Type]:
         symbols: list[Symbol] = []
         for operand in operands:
             for item in operand if isinstance(operand, tuple) else (operand,):
@@ -124,11 +129,13 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()
-            raise IRError(f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}") from None
+            raise IRError(
+                f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
+            ) from None
         return [world.type(result) for result in results]
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
-        return cached(operands, tuple(attributes.items()))
+        return cached(operands, tuple(attributes.items()), attribute_key(tuple(attributes.values())))
 
     return infer
 
@@ -167,7 +174,8 @@ def _resolve(name: str) -> Op | None:
         _make_body(overload),
         _make_infer(overload),
         doc=f"torch's {overload._schema}",
-        has_effects=overload._schema.is_mutable,
+        # A random number drawn is an effect too: two draws are not one, and none can be done ahead.
+        has_effects=overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags,
     )
 
 
