@@ -120,6 +120,14 @@ def test_a_size_that_no_tensor_has_is_left_to_torch() -> None:
     check_rewrite(Canonicalize(), before, after, H=4)
 
 
+def test_a_size_that_may_be_zero_beside_it_is_left_alone() -> None:
+    # With N = 0 torch could not tell what -1 stands for.
+    text = (
+        "input %x: f64[N,2,H+1]\n%y: f64[N,2*H+2] = aten.flatten.using_ints(%x, start_dim=1)\nreturn out=%y"
+    )
+    check_rewrite(Canonicalize(), text, text, N=0, H=2)
+
+
 def test_two_such_sizes_are_left_alone() -> None:
     text = "input %x: f64[H+1,W+1]\n%y: f64[H+1,1,W+1] = aten.unsqueeze(%x, dim=1)\nreturn out=%y"
     check_rewrite(Canonicalize(), text, text, H=2, W=3)
