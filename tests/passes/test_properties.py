@@ -30,7 +30,7 @@ GENERIC = (
     Fuse(merge_parallel=True),
 )
 slow = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -53,7 +53,7 @@ def test_random_graphs_are_valid_and_their_text_reads_back(graph: Graph) -> None
     verify(twin)
 
 
-@slow
+@settings(slow, max_examples=12)
 @given(graph=graphs(max_steps=24))
 def test_the_passes_one_after_another(graph: Graph) -> None:
     pipeline = Pipeline(
