@@ -1,4 +1,4 @@
-"""The bridge between IR dimensions and torch's symbolic integers: fake tensors with the IR's symbols as sizes."""
+"""The bridge between IR dimensions and torch's symbolic integers: fake tensors with the IR's sizes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .errors import IRError
 from .graph import Attribute
 from .types import DTYPE_NAMES, TensorType
 
-# Torch decides a question about sizes (is this dimension 1? are these two equal?) on example values. Large primes
-# that differ from each other give the answer that holds for sizes in general, and no size of the model enters.
+# Torch decides a question about sizes (is this dimension 1? are these two equal?) on example values. Large
+# primes # that differ from each other give the answer that holds for sizes in general, and no size of the
+# model # enters.
 _EXAMPLES = [p for p in range(1009, 4000) if all(p % q for q in range(2, 64))]
 
 
@@ -32,10 +33,11 @@ class SymbolicShapes:
         self._back: dict[Any, Dim] = {}
         if self._symbols:
             example = torch.empty(_EXAMPLES[: len(self._symbols)], device="meta")
-            context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * len(self._symbols))
+            context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * len(self._symbols))
             fake = self.mode.from_tensor(example, symbolic_context=context)
-            for known, size in zip(self._symbols, fake.shape, strict=True):
-                # A symbol with a known divisor k stands for k times a free one: its multiples simplify exactly.
+            sizes: tuple[Any, ...] = tuple(fake.shape)
+            for known, size in zip(self._symbols, sizes, strict=True):
+                # A symbol with a known divisor k stands for k times a free one: its multiples are exact.
                 self._values[known.name] = size * known.multiple
                 self._back[size.node.expr] = _divided(known)
 
@@ -100,7 +102,9 @@ class SymbolicShapes:
             case "Mod" | "PythonMod":
                 return mod(self._from_sympy(args[0]), self._from_sympy(args[1]))
             case "ModularIndexing":
-                return mod(floor_div(self._from_sympy(args[0]), self._from_sympy(args[1])), self._from_sympy(args[2]))
+                return mod(
+                    floor_div(self._from_sympy(args[0]), self._from_sympy(args[1])), self._from_sympy(args[2])
+                )
             case "CeilToInt" | "FloorToInt" if type(args[0]).__name__ == "IntTrueDiv":
                 numerator, divisor = (self._from_sympy(a) for a in args[0].args)
                 up = type(expr).__name__ == "CeilToInt"
@@ -114,4 +118,3 @@ class SymbolicShapes:
 
 def _divided(known: Symbol) -> Dim:
     return floor_div(symbol(known.name, known.multiple), known.multiple)
-

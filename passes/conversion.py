@@ -1,21 +1,20 @@
 """Lowering to a target dialect by a table: op name -> the rule that replaces it.
 
-A backend declares its table as data; `Conversion` walks the graph once, in order, and applies it. An op without a
-rule, or whose rule refuses, is reported with its module path; all of them at once.
+A backend declares its table as data; `Conversion` walks the graph once, in order, and applies it. An op
+without a rule, or whose rule refuses, is reported with its module path; all of them at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypeAlias, Union
-
-from typing_extensions import override
+from typing import ClassVar, TypeAlias
 
 from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
+from typing_extensions import override
 
 from .base import Context, NoMatch, Pass
 
-LoweringRule: TypeAlias = Callable[..., Union[Value, Sequence[Value]]]
+LoweringRule: TypeAlias = Callable[..., Value | Sequence[Value]]
 """rule(builder, node) -> the values that replace the node's results. Raises NoMatch(why) to refuse."""
 
 
@@ -44,7 +43,7 @@ class Sizes:
 
 
 class Conversion(Pass):
-    """Base of the lowering passes. A subclass gives the table, the level it ends at, and the target's dialect."""
+    """Base of the lowering passes. A subclass gives the table, the level afterwards and the dialect."""
 
     target: ClassVar[str]
     """The target's dialect; its ops pass through unchanged."""
@@ -102,7 +101,9 @@ class Conversion(Pass):
         count.matched += 1
         values = [made] if isinstance(made, Value) else list(made)
         if len(values) != len(node.results):
-            raise IRError(f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results")
+            raise IRError(
+                f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results"
+            )
         for old, new in zip(node.results, values, strict=True):
             _take_over(graph, old, new)
             sizes.learn(new)
