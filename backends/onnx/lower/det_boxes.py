@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from detc.ir import Builder, Node, Value
+from detc.ir import Attribute, Builder, Node, Value
 from detc.passes.conversion import LoweringRule
 
 from .det_common import (
@@ -29,15 +29,18 @@ def normalize(b: Builder, node: Node) -> Value:
     data, im_info = node.operand(0), node.operand(1)
     mean, std = node.attributes["mean"], node.attributes["std"]
     assert isinstance(mean, tuple) and isinstance(std, tuple)
-    channels = len(mean)
-    shifted = b.onnx.Sub(data, b.constant(list(mean), F32, (channels, 1, 1)))
+    shifted = b.onnx.Sub(data, _per_channel(b, mean))
     if any(s != 1.0 for s in std):
-        shifted = b.onnx.Div(shifted, b.constant(list(std), F32, (channels, 1, 1)))
+        shifted = b.onnx.Div(shifted, _per_channel(b, std))
     size = b.onnx.Reshape(b.onnx.Cast(im_info, to=I64), ints(b, -1, 3, 1, 1))
     height, width, _ = split(b, size, (1, 1, 1), axis=1)
     rows = b.onnx.Less(b.onnx.Unsqueeze(iota(b, data, 2), ints(b, 1)), height)
     columns = b.onnx.Less(iota(b, data, 3), width)
     return b.onnx.Where(b.onnx.And(rows, columns), shifted, scalar(b, 0.0))
+
+
+def _per_channel(b: Builder, values: tuple[Attribute, ...]) -> Value:
+    return b.constant([[[v]] for v in values], F32)
 
 
 def apply_deltas(b: Builder, node: Node) -> Value:

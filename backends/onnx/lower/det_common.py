@@ -37,7 +37,7 @@ def iota(b: Builder, like: Value, axis: int) -> Value:
 
 def split(b: Builder, value: Value, sizes: tuple[int, ...], axis: int) -> tuple[Value, ...]:
     """`value` cut into parts of the given sizes."""
-    parts: tuple[Value, ...] = b.onnx.Split(value, ints(b, *sizes), axis=axis, outputs=len(sizes))
+    parts: tuple[Value, ...] = b.onnx.Split(value, ints(b, *sizes), axis=axis)
     return parts
 
 

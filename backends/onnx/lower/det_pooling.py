@@ -62,7 +62,7 @@ def roi_pool(b: Builder, node: Node) -> Value:
     counts = b.onnx.Sub(
         b.onnx.Concat([rows, at_least], axis=0), b.onnx.Concat([at_least, ints(b, 0)], axis=0)
     )
-    box_parts = b.onnx.Split(b.onnx.Gather(boxes, order, axis=0), counts, axis=0, outputs=len(features))
+    box_parts = b.onnx.Split(b.onnx.Gather(boxes, order, axis=0), counts, axis=0)
     index_parts = b.onnx.Split(
         b.onnx.Gather(batch_index, order, axis=0), counts, axis=0, outputs=len(features)
     )

@@ -32,7 +32,7 @@ def anchors(b: Builder, node: Node) -> Value:
     if not isinstance(cells, Constant):
         raise NoMatch("the cell anchors are not constant")
     stride, offset = float(node.attributes["stride"]), float(node.attributes["offset"])  # type: ignore[arg-type]
-    ones = b.onnx.ConstantOfShape(b.onnx.Shape(feature, start=2, end=4), value=True)
+    ones = b.onnx.ConstantOfShape(b.onnx.Shape(feature, start=2, end=4), value=(torch.bool, True))
     positions = b.onnx.Cast(b.onnx.NonZero(ones), to=F32)  # [2, hw]: rows, columns
     # x0 and x1 follow the column, y0 and y1 the row.
     steps = torch.tensor([[0, stride, 0, stride], [stride, 0, stride, 0]]).repeat(1, len(cells.data))
@@ -86,8 +86,8 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
     sizes = [b.onnx.Shape(m, start=2, end=4) for m in logits]
     table = b.onnx.Reshape(b.onnx.Concat(sizes, axis=0), ints(b, levels, 2))
     counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *cells))
-    taken = b.onnx.Split(b.onnx.Min([counts, ints(b, before)]), axis=0, outputs=levels)
-    taken = [taken] if levels == 1 else list(taken)
+    limits = b.onnx.Min([counts, ints(b, before)])
+    taken = [limits] if levels == 1 else list(split(b, limits, (1,) * levels, axis=0))
 
     best: list[Value] = []
     index: list[Value] = []
@@ -135,7 +135,7 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
         floats(b, 0.0),
     )  # [S, 3]: image, level, candidate
     places = b.onnx.Gather(kept, ints(b, 0, 2), axis=1)
-    nothing = b.onnx.ConstantOfShape(b.onnx.Shape(scores), value=-math.inf)
+    nothing = b.onnx.ConstantOfShape(b.onnx.Shape(scores), value=(F32, -math.inf))
     survivors = b.onnx.ScatterND(nothing, places, b.onnx.GatherND(scores, places))
     rows, values, columns = best_per_row(b, survivors, after)
     sorted_boxes = b.onnx.GatherND(boxes, b.onnx.Unsqueeze(columns, ints(b, -1)), batch_dims=1)
