@@ -15,11 +15,16 @@ import torch
 
 from .dims import Symbol, symbols_of
 from .errors import IRError
-from .graph import Attribute
+from .builder import operand_types
+from .graph import Attribute, Operand
 from .ops import Op, OperandType, Parameter, register_dialect
 from .symbolic import SymbolicShapes
 from .types import TensorType, Type, type_symbols
 
+# Arguments that say nothing about an inference graph. Given these values, they are left out of it.
+_INERT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "aten::batch_norm": {"training": False, "momentum": 0.0, "cudnn_enabled": False},
+}
 _TENSOR_KINDS = {"Tensor": (False, False), "Optional[Tensor]": (True, False), "List[Tensor]": (False, True)}
 
 
@@ -31,6 +36,21 @@ def operand_kind(argument: Any) -> tuple[bool, bool] | None:
     if text == "List[Optional[Tensor]]":
         return (False, True)
     return None
+
+
+def inert_arguments(overload: torch._ops.OpOverload) -> Mapping[str, Any]:
+    """Arguments that do not matter at inference, with the value that they are taken to have."""
+    return _INERT_ARGUMENTS.get(overload._schema.name, {})
+
+
+def default_of(overload: torch._ops.OpOverload, argument: Any) -> Any:
+    """The value that a left-out argument has, `inspect.Parameter.empty` where it must be given."""
+    inert = inert_arguments(overload)
+    if argument.name in inert:
+        return inert[argument.name]
+    if argument.has_default_value():
+        return argument.default_value
+    return None if str(argument.type).startswith("Optional[") else inspect.Parameter.empty
 
 
 def overload_name(overload: torch._ops.OpOverload) -> str:
@@ -65,9 +85,9 @@ def call_arguments(
             value = waiting.pop(0)
             if isinstance(value, tuple):
                 value = list(value)
-        elif argument.has_default_value() or operand_kind(argument) == (True, False):
-            value = argument.default_value if argument.has_default_value() else None
         else:
+            value = default_of(overload, argument)
+        if value is inspect.Parameter.empty:
             raise IRError(f"{overload_name(overload)}: the argument {argument.name!r} is missing")
         if argument.kwarg_only:
             keywords[argument.name] = value
@@ -94,10 +114,22 @@ def _make_body(overload: torch._ops.OpOverload) -> Callable[..., Any]:
     return body
 
 
+# Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
+_inferred: dict[tuple[Any, tuple[OperandType, ...], tuple[tuple[str, Attribute], ...]], list[Type]] = {}
+_CACHE_LIMIT = 16384
+
+
+def remember_types(
+    op: Op, operands: Sequence[Operand], attributes: Mapping[str, Attribute], types: Sequence[Type]
+) -> None:
+    """Note the result types that torch's own shape propagation has just given for these operands."""
+    structured: list[Operand] = [tuple(o) if isinstance(o, list) else o for o in operands]
+    key = (overload_of(op.name), tuple(operand_types(structured)), tuple(attributes.items()))
+    _inferred.setdefault(key, list(types))
+
+
 def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
-    # Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
-    @lru_cache(maxsize=4096)
-    def cached(operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]) -> list[Type]:
+    def compute(operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]) -> list[Type]:
         symbols: list[Symbol] = []
         for operand in operands:
             for item in operand if isinstance(operand, tuple) else (operand,):
@@ -128,7 +160,13 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
         return [world.type(result) for result in results]
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
-        return cached(operands, tuple(attributes.items()))
+        key = (overload, operands, tuple(attributes.items()))
+        types = _inferred.get(key)
+        if types is None:
+            if len(_inferred) >= _CACHE_LIMIT:
+                _inferred.clear()
+            types = _inferred[key] = compute(operands, key[2])
+        return types
 
     return infer
 
@@ -158,8 +196,7 @@ def _resolve(name: str) -> Op | None:
         if kind is not None:
             operands.append(Parameter(argument.name, *kind))
         else:
-            empty = inspect.Parameter.empty
-            attributes[argument.name] = argument.default_value if argument.has_default_value() else empty
+            attributes[argument.name] = default_of(overload, argument)
     return Op(
         name,
         tuple(operands),
