@@ -152,6 +152,8 @@ def infer_types(op: Op, operands: Sequence[Operand], attributes: Mapping[str, At
     Errors:
         IRError: the rule does not take these types.
     """
+    if op.infer_from is not None:
+        return tuple(op.infer_from(operands, attributes))
     inferred = op.infer(*operand_types(operands), **attributes)
     if isinstance(inferred, Sequence):
         return tuple(inferred)

@@ -19,10 +19,15 @@ LoweringRule: TypeAlias = Callable[..., Value | Sequence[Value]]
 
 
 class Sizes:
-    """Where each symbolic size can be read off at run time: a dimension -> (value, axis) that has it."""
+    """Where each symbolic size can be read off at run time: a dimension -> (value, axis) that has it.
+
+    Attributes:
+        computed: values that a builder made to hold sizes, by a key of its own, for later nodes to use again.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Dim, tuple[Value, int]] = {}
+        self.computed: dict[object, Value] = {}
 
     def learn(self, value: Value) -> None:
         """Note the sizes of a value that is computed by now."""
