@@ -170,6 +170,11 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
             raise IRError(
                 f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
             ) from None
+        decided = world.decided()
+        if decided:
+            # The example value must get into no type, of this operator or of a later one.
+            _world.cache_clear()
+            raise IRError(f"{overload_name(overload)} needs the size {decided} as a number")
         return [world.type(result) for result in results]
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:

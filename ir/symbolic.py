@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -28,7 +29,8 @@ class SymbolicShapes:
         self._symbols = list(dict.fromkeys(symbols))
         if len(self._symbols) > len(_EXAMPLES):
             raise IRError(f"more than {len(_EXAMPLES)} symbolic sizes at once")
-        self.mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        self._env = ShapeEnv()
+        self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
         self._values: dict[str, Any] = {}
         self._back: dict[Any, Dim] = {}
         if self._symbols:
@@ -72,7 +74,16 @@ class SymbolicShapes:
 
     def enter(self) -> AbstractContextManager[Any]:
         """A context in which torch computes on fake tensors."""
-        return self.mode
+        stack = ExitStack()
+        # Without it some conversions run in C++, which asks for the sizes as numbers.
+        stack.enter_context(enable_python_dispatcher())
+        stack.enter_context(self.mode)
+        return stack
+
+    def decided(self) -> str | None:
+        """The name of a size that an operator has fixed to its example value, None if all are free."""
+        fixed = [e for e, value in self._env.replacements.items() if value.is_Integer]
+        return str(self._back.get(fixed[0], fixed[0])) if fixed else None
 
     def _from_sympy(self, expr: Any) -> Dim:
         if expr in self._back:
