@@ -29,6 +29,8 @@ class Builder:
         self.before = before
         self.source = source
         self.created_by = created_by
+        self.made: list[Node] = []
+        """The nodes made so far."""
 
     def __getattr__(self, dialect: str) -> _Dialect:
         if dialect.startswith("_"):
@@ -76,6 +78,7 @@ class Builder:
         if types is None:
             types = self._name_fresh(infer_types(op, structured, frozen))
         node = Node(op, structured, frozen, types, source=self.source, created_by=self.created_by)
+        self.made.append(node)
         if self.before is None:
             return self.graph.append(node)
         return self.graph.insert_before(self.before, node)

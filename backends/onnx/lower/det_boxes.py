@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from detc.ir import Attribute, Builder, Node, Value
+from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
 from .det_common import (
@@ -47,27 +48,31 @@ def apply_deltas(b: Builder, node: Node) -> Value:
     """Box regression for K boxes per row at once."""
     deltas, boxes = node.operand(0), node.operand(1)
     columns = deltas.shape[1]
-    per_row = b.onnx.Reshape(deltas, ints(b, 0, -1, 4))
+    if not isinstance(columns, int):
+        raise NoMatch("the number of boxes per row is not known")
+    # -1 stands for the rows: there may be none of them, and -1 for anything else would be ambiguous then.
+    per_row = b.onnx.Reshape(deltas, ints(b, -1, columns // 4, 4))
     weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
     decoded = decode(b, per_row, b.onnx.Unsqueeze(boxes, ints(b, 1)), weights, clamp)  # type: ignore[arg-type]
-    return b.onnx.Reshape(decoded, ints(b, 0, columns if isinstance(columns, int) else -1))
+    return b.onnx.Reshape(decoded, ints(b, -1, columns))
 
 
 def box_inference(b: Builder, node: Node) -> list[Value]:
     """NonMaxSuppression with the classes as its batch, so that each class has boxes of its own, and the images as
     its classes, so that images of any number of rows need no padding."""
     boxes, scores, batch_index, im_info = (node.operand(i) for i in range(4))
-    classes = scores.shape[1]
-    assert isinstance(classes, int)
+    classes, columns = scores.shape[1], boxes.shape[1]
+    if not isinstance(classes, int) or not isinstance(columns, int):
+        raise NoMatch("the number of classes is not known")
     threshold, limit = float(node.attributes["score_thresh"]), int(node.attributes["topk_per_image"])  # type: ignore[arg-type]
     foreground, _ = split(b, scores, (classes - 1, 1), axis=1)
-    foreground = b.onnx.Add(foreground, b.onnx.Unsqueeze(not_finite_as_nan(b, boxes), ints(b, 1)))
+    foreground = b.onnx.Add(foreground, not_finite_as_nan(b, boxes, columns))
 
     bounds = b.onnx.Gather(whwh(b, im_info), batch_index, axis=0)
-    per_row = b.onnx.Reshape(boxes, ints(b, 0, -1, 4))
+    per_row = b.onnx.Reshape(boxes, ints(b, -1, columns // 4, 4))
     clipped = clip(b, per_row, b.onnx.Unsqueeze(bounds, ints(b, 1)))
     by_class = b.onnx.Transpose(clipped, perm=[1, 0, 2])  # [K or 1, R, 4]
-    if boxes.shape[1] == 4 and classes - 1 != 1:
+    if columns == 4 and classes - 1 != 1:
         by_class = b.onnx.Expand(by_class, ints(b, classes - 1, 1, 1))
     class_scores = b.onnx.Transpose(foreground, perm=[1, 0])  # [K, R]
 

@@ -67,9 +67,9 @@ def decode(b: Builder, deltas: Value, boxes: Value, weights: tuple[float, ...], 
     return b.onnx.Concat([b.onnx.Sub(centre, half), b.onnx.Add(centre, half)], axis=-1)
 
 
-def not_finite_as_nan(b: Builder, value: Value) -> Value:
-    """Zero where all of the last axis is finite, NaN elsewhere. A sum with NaN passes no threshold."""
-    return b.onnx.ReduceSum(b.onnx.Mul(value, scalar(b, 0.0)), ints(b, -1), keepdims=0)
+def not_finite_as_nan(b: Builder, value: Value, columns: int) -> Value:
+    """Zero f32[...,1] where all of the last axis is finite, NaN elsewhere. A sum with NaN passes no threshold."""
+    return b.onnx.MatMul(value, b.graph.constant(torch.zeros(columns, 1), "zeros"))
 
 
 def best_per_row(b: Builder, values: Value, limit: int) -> tuple[Value, Value, Value]:

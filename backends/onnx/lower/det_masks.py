@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
-from detc.passes import NoMatch
+from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, scalar, split

@@ -8,7 +8,7 @@ import struct
 import torch
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import assign_levels, level_range
-from detc.passes import NoMatch
+from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
 from .det_common import I64, floats, ints, split
@@ -63,9 +63,7 @@ def roi_pool(b: Builder, node: Node) -> Value:
         b.onnx.Concat([rows, at_least], axis=0), b.onnx.Concat([at_least, ints(b, 0)], axis=0)
     )
     box_parts = b.onnx.Split(b.onnx.Gather(boxes, order, axis=0), counts, axis=0)
-    index_parts = b.onnx.Split(
-        b.onnx.Gather(batch_index, order, axis=0), counts, axis=0, outputs=len(features)
-    )
+    index_parts = b.onnx.Split(b.onnx.Gather(batch_index, order, axis=0), counts, axis=0)
     pooled = [
         _align(b, node, feature, part, index, float(scale))
         for feature, part, index, scale in zip(features, box_parts, index_parts, scales, strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from detc.ir import Builder, Constant, Node, Value
-from detc.passes import NoMatch
+from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
 from .det_common import (
@@ -113,8 +113,10 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
 
     boxes = clip(b, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
     low, high = split(b, boxes, (2, 2), axis=-1)
-    side = b.onnx.ReduceMin(b.onnx.Sub(high, low), ints(b, -1), keepdims=0)
-    poison = b.onnx.Add(not_finite_as_nan(b, decoded), b.onnx.Mul(scores, scalar(b, 0.0)))
+    side = b.onnx.ReduceMin(b.onnx.Sub(high, low), ints(b, 2), keepdims=0)
+    poison = b.onnx.Add(
+        b.onnx.Squeeze(not_finite_as_nan(b, decoded, 4), ints(b, 2)), b.onnx.Mul(scores, scalar(b, 0.0))
+    )
     least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
     valid = b.onnx.Unsqueeze(b.onnx.Greater(b.onnx.Add(side, poison), least), ints(b, 1))  # [N, 1, K]
 
