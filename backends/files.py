@@ -14,7 +14,7 @@ from detc.ir import InputError
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file to write into. It takes the place of `path` when the block ends well, and vanishes otherwise.
+    """A binary file to write into. It replaces `path` when the block ends well, and vanishes otherwise.
 
     Errors:
         InputError: the folder does not exist, or the file cannot be written there.

@@ -1,14 +1,14 @@
-"""The `onnx` dialect: the ai.onnx operators of one opset, taken from onnx.defs. Nothing is declared again here.
+"""The `onnx` dialect: the ai.onnx operators of one opset, taken from onnx.defs. Nothing is declared twice.
 
-`onnx.Conv(%x, @w, @b, strides=(2, 2))`: operands are the schema's inputs (None for one left out, one list for a
-variadic input), attributes the schema's. Three spellings differ from ONNX, to be readable:
+`onnx.Conv(%x, @w, @b, strides=(2, 2))`: operands are the schema's inputs (None for one left out, one list for
+a variadic input), attributes the schema's. Three spellings differ from ONNX, to be readable:
 
 - an element type (`Cast`'s `to`) is a dtype, not a number;
 - a tensor attribute (`ConstantOfShape`'s `value`) is a pair (dtype, number);
-- where outputs may be left out, `outputs=2` says how many there are; without it there are only the required ones.
+- where outputs may be left out, `outputs=2` says how many there are; without it, only the required ones.
 
-Constants are weights or literals of the graph, so there is no `onnx.Constant`; ops that hold graphs (`If`, `Loop`,
-`Scan`) have no place in this IR.
+Constants are weights or literals of the graph, so there is no `onnx.Constant`; ops that hold graphs (`If`,
+`Loop`, `Scan`) have no place in this IR.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def schema_of(name: str) -> OpSchema | None:
 
 
 def has_open_count(schema: OpSchema) -> bool:
-    """Whether the op's uses differ in their number of outputs, and only the attribute `outputs` says which it is."""
+    """Whether uses of the op differ in their number of outputs, and only the attribute `outputs` tells it."""
     return bool(schema.min_output != schema.max_output) and schema.name != "Split"
 
 
 def output_count(
     schema: OpSchema, attributes: Mapping[str, Attribute], split_length: int | None = None
 ) -> int:
-    """How many results a use of the op has. `split_length`: the length of Split's second operand, if it has one.
+    """How many results a use of the op has. `split_length`: the length of Split's second operand, if any.
 
     Errors:
         IRError: a Split gives neither sizes nor a number of outputs.
@@ -202,9 +202,9 @@ def default_of(attribute: OpSchema.Attribute) -> Any:
 
 
 def _resolve(name: str) -> Op | None:
-    # The two need this module's names, and every other user of the dialect needs them registered with it.
-    from .infer import make_rules
-    from .kernels import make_body
+    # Both modules need the names above; what uses the dialect needs it whole after importing this one module.
+    from .infer import make_rules  # noqa: PLC0415
+    from .kernels import make_body  # noqa: PLC0415
 
     schema = schema_of(name)
     if schema is None or schema.name == "Constant":

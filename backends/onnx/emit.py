@@ -1,8 +1,8 @@
 """From a graph of the level `onnx` to an ONNX model.
 
-Names are made to be read: nodes carry the module path that they come from (`backbone.bottom_up.stem.conv1/Conv`),
-weights keep their names, inputs and outputs are the graph's. What the graph's metadata says goes into the model's
-metadata_props, each value as JSON.
+Names are made to be read: a node carries the module path that it comes from (`backbone.stem.conv1/Conv`),
+weights keep their names, inputs and outputs are the graph's. What the graph's metadata says goes into the
+model's metadata_props, each value as JSON.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _attribute(proto: onnx.AttributeProto) -> Any:
 
 
 def metadata(graph: Graph) -> dict[str, Any]:
-    """What the model says about itself: the graph's metadata, the schema of inputs and outputs, our version."""
+    """What the model says about itself: the graph's metadata, the schema, detc's version."""
     meanings = graph.metadata.get("meanings", {})
 
     def entry(name: str, value: Value) -> dict[str, str]:

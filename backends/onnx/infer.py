@@ -1,7 +1,7 @@
 """Types of `onnx.*` results, by onnx's own shape inference of one node, cached.
 
-onnx carries a size along but cannot compute with one; what it cannot tell becomes a fresh size. It needs the values
-of some operands (a shape, axes): constants give them.
+onnx carries a size along but cannot compute with one; what it cannot tell becomes a fresh size. It needs the
+values of some operands (a shape, axes): constants give them.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _VALUE_LIMIT = 64
 """Constants with at most this many elements are shown to shape inference: sizes, axes, paddings."""
 
 _USES_VALUES = {
-    "AffineGrid", "CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "MaxUnpool", "OneHot", "Pad", "Range",
-    "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze", "ReduceL1", "ReduceL2",
-    "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-    "ReduceSumSquare",
+    "AffineGrid", "CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "MaxUnpool", "OneHot", "Pad",
+    "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Resize", "Slice", "Split", "Squeeze",
+    "Tile", "TopK", "Unsqueeze",
 }  # fmt: skip
 
 Known = tuple[object, ...] | None
@@ -75,7 +75,7 @@ def _elements(value: Value | None) -> Known:
     return tuple(value.data.reshape(-1).tolist())
 
 
-# Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
+# Most nodes of a network share a few signatures, and every pass is verified: the cache makes that cheap.
 @lru_cache(maxsize=16384)
 def _infer(
     name: str, types: tuple[Type | None, ...], known: tuple[Known, ...], attributes: Frozen
@@ -157,7 +157,7 @@ def _reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-# onnx forgets every size of a result when one of them is not known. These rules keep those that cannot change.
+# onnx forgets every size of a result when it cannot tell one of them. These rules keep those that stay.
 
 Refinement = Callable[
     [list[TensorType], list[TensorType | None], tuple[Known, ...], dict[str, Attribute]],
@@ -166,7 +166,7 @@ Refinement = Callable[
 
 
 def _keep(result: TensorType, source: TensorType, changed: set[int]) -> TensorType:
-    """The result with the source's sizes on all axes but the changed ones, where the result's is not known."""
+    """The result with the source's sizes, where it does not know them, on all axes but the changed ones."""
     if result.rank != source.rank:
         return result
     shape = [
@@ -227,4 +227,23 @@ def _refine_pad(
     )
 
 
-_REFINEMENTS: dict[str, Refinement] = {"Pad": _refine_pad, "Slice": _refine_slice, "TopK": _refine_topk}
+def _refine_tile(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    source = tensors[0]
+    repeats = known[1]
+    assert source is not None
+    if repeats is None:
+        return tuple(results)
+    return (_keep(results[0], source, {axis for axis, times in enumerate(repeats) if times != 1}),)
+
+
+_REFINEMENTS: dict[str, Refinement] = {
+    "Pad": _refine_pad,
+    "Slice": _refine_slice,
+    "Tile": _refine_tile,
+    "TopK": _refine_topk,
+}

@@ -1,4 +1,4 @@
-"""Bodies of `onnx.*` ops: the one node through onnxruntime, so that a graph under way is run by what will run it."""
+"""Bodies of `onnx.*` ops: the one node in onnxruntime, so that what will run a graph checks it too."""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ class OnnxRuntimeModel:
         threads: int | None = None,
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
-        """Load a model from a path or from a file's content. `threads`: of one operator; None leaves it to onnxruntime.
+        """Load a model from a path or from a file's content.
+
+        `threads` is how many one operator may use; None leaves it to onnxruntime.
 
         Errors:
             InputError: there is no such file, or onnxruntime does not take it.
@@ -77,8 +79,8 @@ class OnnxRuntimeModel:
         """The outputs by name.
 
         Errors:
-            InputError: an input is missing, unknown, of another element type or rank, of a size that the model does
-                not take, or onnxruntime fails on it.
+            InputError: an input is missing, unknown, of another element type or rank, of a size that the
+                model does not take, or onnxruntime fails on it.
         """
         feed = {name: np.asarray(value) for name, value in inputs.items()}
         self._check(feed)

@@ -1,8 +1,8 @@
 """Writing a large ONNX file without holding its weights a second time.
 
-protobuf's Python API copies every tensor into the message, and serializing copies all of them again. A message is the
-concatenation of its fields though, so the small parts are serialized as usual, and each weight's bytes go from the
-tensor straight into the file.
+protobuf's Python API copies every tensor into the message, and serializing copies all of them again. But a
+message is the concatenation of its fields: the small parts are serialized as usual, and each weight's bytes go
+from the tensor straight into the file.
 """
 
 from __future__ import annotations
