@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from torch import nn
-
 from detc.ir import Builder, Dim, Graph, InputError, TensorType, UnsupportedError, Value, symbol, verify
+from torch import nn
 
 from .tracing import trace, weight_names
 
@@ -162,9 +161,13 @@ def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Gr
         raise InputError(f"capture takes an nn.Module, not {type(model).__name__}")
     if any(module.training for module in model.modules()):
         raise InputError("the model is in training mode: call model.eval() before capturing it")
-    devices = {str(t.device) for t in [*model.parameters(), *model.buffers()] if t.device.type not in ("cpu", "meta")}
+    devices = {
+        str(t.device) for t in [*model.parameters(), *model.buffers()] if t.device.type not in ("cpu", "meta")
+    }
     if devices:
-        raise InputError(f"the model is on {', '.join(sorted(devices))}: move it with model.cpu() before capturing it")
+        raise InputError(
+            f"the model is on {', '.join(sorted(devices))}: move it with model.cpu() before capturing it"
+        )
     found = find_importer(model)
     if found is None:
         raise UnsupportedError(

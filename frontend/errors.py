@@ -1,8 +1,5 @@
-"""The exception for input that a user can correct."""
+"""The exception for input that a user can correct: the IR's, so that one `except detc.InputError` catches all."""
 
+from detc.ir import InputError
 
-class InputError(ValueError):
-    """A config, a checkpoint, an image or an option of the user's is wrong.
-
-    The message is meant for the user as it is: what is wrong, where (file, key), and what to do about it.
-    """
+__all__ = ["InputError"]

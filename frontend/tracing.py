@@ -11,18 +11,25 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from detc.ir import Builder, DetcError, Dim, IRError, UnsupportedError, Value, freeze
+from detc.ir.aten import (
+    default_of,
+    flat_results,
+    inert_arguments,
+    operand_kind,
+    overload_name,
+    overload_of,
+    remember_types,
+)
+from detc.ir.ops import get_op
+from detc.ir.symbolic import SymbolicShapes
+from detc.ir.types import type_symbols
 from torch import nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
-
-from detc.ir import Builder, DetcError, Dim, IRError, UnsupportedError, Value, freeze
-from detc.ir.aten import default_of, flat_results, inert_arguments, operand_kind, overload_name, overload_of, remember_types
-from detc.ir.ops import get_op
-from detc.ir.symbolic import SymbolicShapes
-from detc.ir.types import type_symbols
 
 _IGNORED_ARGUMENTS = {"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"}
 _NO_EFFECT_ON_VALUES = ("aten._assert_async", "aten.sym_constrain_range", "aten._assert_scalar")
@@ -166,7 +173,9 @@ class _Import:
         for part in target.split("."):
             tensor = getattr(tensor, part)
         if not isinstance(tensor, torch.Tensor):
-            raise UnsupportedError(f"{self.path}: a recorded constant is a {type(tensor).__name__}, not a tensor")
+            raise UnsupportedError(
+                f"{self.path}: a recorded constant is a {type(tensor).__name__}, not a tensor"
+            )
         name = self.weights.get(id(tensor))
         if name is not None:
             return self.builder.graph.add_weight(name, tensor)
@@ -225,7 +234,9 @@ class _Import:
             raise _NeedsFunctionalization
         group = self.aliases.get(changed, {changed})
         if any(member.op == "placeholder" for member in group):
-            raise UnsupportedError(f"{self._source(node)}: changes its input in place ({overload_name(overload)})")
+            raise UnsupportedError(
+                f"{self._source(node)}: changes its input in place ({overload_name(overload)})"
+            )
         if len(group) > 1 and any(self.values.get(m) is not self.values.get(changed) for m in group):
             raise _NeedsFunctionalization
         value = self._emit(node, functional)
@@ -239,7 +250,9 @@ class _Import:
     def _note_alias(self, node: FxNode, overload: torch._ops.OpOverload) -> None:
         group = {node}
         for argument, given in zip(overload._schema.arguments, node.args, strict=False):
-            may_share = argument.alias_info is not None or overload.name().startswith(("aten::reshape", "aten::to."))
+            may_share = argument.alias_info is not None or overload.name().startswith(
+                ("aten::reshape", "aten::to.")
+            )
             if may_share and isinstance(given, FxNode):
                 group |= self.aliases.get(given, {given})
         for member in group:

@@ -1,13 +1,14 @@
 """The IR: typed SSA graphs of detection models.
 
-`Graph`, `Node`, `Value` are the structure; `types` and `dims` what values look like; `op` declares operations;
-`Builder` makes nodes; `verify`, `print_graph`, `parse_graph` and `run` check, show, read and execute a graph.
+`Graph`, `Node`, `Value` are the structure; `types` and `dims` what values look like; `op` declares
+operations; `Builder` makes nodes; `verify`, `print_graph`, `parse_graph` and `run` check, show, read and
+execute a graph.
 """
 
 from . import aten, dialects
 from .builder import Builder, freeze, infer_types
-from .dims import Dim, SymExpr, Symbol, evaluate, parse_dim, symbol
-from .equality import difference
+from .dims import Dim, Symbol, SymExpr, evaluate, parse_dim, symbol
+from .equality import attribute_key, attribute_keys, difference
 from .errors import (
     DetcError,
     InputError,
@@ -57,6 +58,8 @@ __all__ = [
     "Value",
     "VerificationError",
     "aten",
+    "attribute_key",
+    "attribute_keys",
     "dialects",
     "difference",
     "evaluate",

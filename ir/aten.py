@@ -1,21 +1,23 @@
 """The `aten` dialect: torch's own operators, taken from torch's registry. Nothing is declared again here.
 
-`aten.relu` is the overload `default`; other overloads are spelled out: `aten.add.Tensor`. Arguments of a tensor
-kind are operands, all others attributes; a plain number where a tensor may stand is an attribute of that name.
+`aten.relu` is the overload `default`; other overloads are spelled out: `aten.add.Tensor`. Arguments of a
+tensor kind are operands, all others attributes; a plain number where a tensor may stand is an attribute of
+that name.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from .dims import Symbol, symbols_of
-from .errors import IRError
 from .builder import operand_types
+from .dims import Symbol, symbols_of
+from .equality import attribute_key
+from .errors import IRError
 from .graph import Attribute, Operand
 from .ops import Op, OperandType, Parameter, register_dialect
 from .symbolic import SymbolicShapes
@@ -115,8 +117,15 @@ def _make_body(overload: torch._ops.OpOverload) -> Callable[..., Any]:
 
 
 # Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
-_inferred: dict[tuple[Any, tuple[OperandType, ...], tuple[tuple[str, Attribute], ...]], list[Type]] = {}
+_inferred: dict[Hashable, list[Type]] = {}
 _CACHE_LIMIT = 16384
+
+
+def _signature(
+    overload: Any, operands: tuple[OperandType, ...], attributes: Mapping[str, Attribute]
+) -> Hashable:
+    # `attribute_key` tells 1 from 1.0 and from True, which are equal to each other: they promote differently.
+    return overload, operands, tuple(attributes), attribute_key(tuple(attributes.values()))
 
 
 def remember_types(
@@ -124,12 +133,14 @@ def remember_types(
 ) -> None:
     """Note the result types that torch's own shape propagation has just given for these operands."""
     structured: list[Operand] = [tuple(o) if isinstance(o, list) else o for o in operands]
-    key = (overload_of(op.name), tuple(operand_types(structured)), tuple(attributes.items()))
+    key = _signature(overload_of(op.name), tuple(operand_types(structured)), attributes)
     _inferred.setdefault(key, list(types))
 
 
 def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
-    def compute(operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]) -> list[Type]:
+    def compute(
+        operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]
+    ) -> list[Type]:
         symbols: list[Symbol] = []
         for operand in operands:
             for item in operand if isinstance(operand, tuple) else (operand,):
@@ -156,16 +167,23 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()
-            raise IRError(f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}") from None
+            raise IRError(
+                f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
+            ) from None
+        decided = world.decided()
+        if decided:
+            # The example value must get into no type, of this operator or of a later one.
+            _world.cache_clear()
+            raise IRError(f"{overload_name(overload)} needs the size {decided} as a number")
         return [world.type(result) for result in results]
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
-        key = (overload, operands, tuple(attributes.items()))
+        key = _signature(overload, operands, attributes)
         types = _inferred.get(key)
         if types is None:
             if len(_inferred) >= _CACHE_LIMIT:
                 _inferred.clear()
-            types = _inferred[key] = compute(operands, key[2])
+            types = _inferred[key] = compute(operands, tuple(attributes.items()))
         return types
 
     return infer
@@ -204,7 +222,8 @@ def _resolve(name: str) -> Op | None:
         _make_body(overload),
         _make_infer(overload),
         doc=f"torch's {overload._schema}",
-        has_effects=overload._schema.is_mutable,
+        # A random number drawn is an effect too: two draws are not one, and none can be done ahead.
+        has_effects=overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags,
     )
 
 

@@ -1,8 +1,8 @@
-"""Building nodes: `build.det.normalize(data, im_info, mean=...)` infers the types and puts the node in place."""
+"""Building nodes: `build.det.normalize(data, im_info, mean=...)` infers the types and places the node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,15 +18,19 @@ from .types import Type, substitute_type, type_symbols
 class Builder:
     """Makes nodes in a graph, at the end or before a node, with a source and a creator recorded on each.
 
-    `build.<dialect>.<op>(operands..., attribute=...)` returns the node's value, or a tuple of them when there are
+    `build.<dialect>.<op>(operands..., attribute=...)` returns the node's value, or a tuple when there are
     several. Python lists become tuples, None leaves an optional operand out.
     """
 
-    def __init__(self, graph: Graph, *, before: Node | None = None, source: str = "", created_by: str = "") -> None:
+    def __init__(
+        self, graph: Graph, *, before: Node | None = None, source: str = "", created_by: str = ""
+    ) -> None:
         self.graph = graph
         self.before = before
         self.source = source
         self.created_by = created_by
+        self.made: list[Node] = []
+        """The nodes made so far."""
 
     def __getattr__(self, dialect: str) -> _Dialect:
         if dialect.startswith("_"):
@@ -57,7 +61,11 @@ class Builder:
         return node.results[0] if len(node.results) == 1 else tuple(node.results)
 
     def node(
-        self, op: Op, operands: Sequence[Any], attributes: Mapping[str, Any], types: Sequence[Type] | None = None
+        self,
+        op: Op,
+        operands: Sequence[Any],
+        attributes: Mapping[str, Any],
+        types: Sequence[Type] | None = None,
     ) -> Node:
         """Make a node and return it. With `types`, they are taken as they are and nothing is inferred."""
         structured = [_operand(o) for o in operands]
@@ -70,6 +78,7 @@ class Builder:
         if types is None:
             types = self._name_fresh(infer_types(op, structured, frozen))
         node = Node(op, structured, frozen, types, source=self.source, created_by=self.created_by)
+        self.made.append(node)
         if self.before is None:
             return self.graph.append(node)
         return self.graph.insert_before(self.before, node)
@@ -131,7 +140,11 @@ def freeze(value: Any) -> Attribute:
 def operand_types(operands: Sequence[Operand]) -> list[OperandType]:
     """The operands' types, structure kept."""
     return [
-        o.type if isinstance(o, Value) else None if o is None else tuple(None if v is None else v.type for v in o)
+        o.type
+        if isinstance(o, Value)
+        else None
+        if o is None
+        else tuple(None if v is None else v.type for v in o)
         for o in operands
     ]
 
@@ -145,4 +158,6 @@ def infer_types(op: Op, operands: Sequence[Operand], attributes: Mapping[str, At
     if op.infer_from is not None:
         return tuple(op.infer_from(operands, attributes))
     inferred = op.infer(*operand_types(operands), **attributes)
-    return tuple(inferred) if isinstance(inferred, list | tuple) else (inferred,)
+    if isinstance(inferred, Sequence):
+        return tuple(inferred)
+    return (inferred,)

@@ -1,8 +1,8 @@
 """Dimensions of tensors: integers, named symbols, and arithmetic on them.
 
 A symbolic dimension is kept in one canonical form, a polynomial with rational coefficients, so that two
-spellings of the same size compare equal. The atoms are symbols, floor divisions, remainders, minima and maxima.
-A symbol may carry a known divisor: `H` with `multiple=32` makes `H/4` a whole number, and exact.
+spellings of the same size compare equal. The atoms are symbols, floor divisions, remainders, minima and
+maxima. A symbol may carry a known divisor: `H` with `multiple=32` makes `H/4` a whole number, and exact.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from fractions import Fraction
 from functools import cached_property
 from math import gcd, lcm
 from typing import Any, TypeAlias, Union
+
+import torch
 
 from .errors import IRError
 
@@ -58,7 +60,7 @@ class Call:
         return f"floor({_over(numerator, divisor)})"
 
 
-Atom: TypeAlias = Union[Symbol, Call]
+Atom: TypeAlias = Symbol | Call
 Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
 _ONE: Monomial = ()
 
@@ -68,7 +70,9 @@ def _over(numerator: Dim, divisor: Dim) -> str:
         denominator = lcm(*(c.denominator for _, c in numerator.terms))
         numerator, divisor = _scale(numerator, Fraction(denominator)), divisor * denominator
     text = str(numerator)
-    return f"({text})/{divisor}" if any(c in text for c in "+-*/") else f"{text}/{divisor}"
+    below = str(divisor)
+    text = f"({text})" if any(c in text for c in "+-*/") else text
+    return f"{text}/({below})" if any(c in below for c in "+-*/") else f"{text}/{below}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +115,7 @@ class SymExpr:
                         yield from symbols_of(arg)
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """Its value, given each symbol's. The values may be ints or anything with integer arithmetic (torch.SymInt)."""
+        """Its value, given each symbol's: an int, or anything with integer arithmetic (torch.SymInt)."""
         denominator = lcm(*(c.denominator for _, c in self.terms))
         total: Any = 0
         for monomial, coefficient in self.terms:
@@ -222,14 +226,14 @@ def floor_div(numerator: Dim, divisor: Dim) -> Dim:
     rest: Dim = 0
     for monomial, coefficient in _terms(numerator):
         part = _make({monomial: coefficient})
-        quotient = coefficient / divisor
+        share = coefficient / divisor
         if monomial == _ONE:
             # The constant's whole part comes out; what stays in is between 0 and the divisor.
-            out = quotient.numerator // quotient.denominator
+            out = share.numerator // share.denominator
             whole = whole + out
             rest = rest + int(coefficient - out * divisor)
-        elif _is_whole(monomial, quotient):
-            whole = whole + _make({monomial: quotient})
+        elif _is_whole(monomial, share):
+            whole = whole + _make({monomial: share})
         else:
             rest = rest + part
     if isinstance(rest, int):
@@ -266,7 +270,12 @@ def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:
     if len(body) != 1 or body[0][1] != 1 or len(body[0][0]) != 1 or expr.constant.denominator != 1:
         return None
     atom, power = body[0][0][0]
-    if power != 1 or not isinstance(atom, Call) or atom.function != "floor" or not isinstance(atom.args[1], int):
+    if (
+        power != 1
+        or not isinstance(atom, Call)
+        or atom.function != "floor"
+        or not isinstance(atom.args[1], int)
+    ):
         return None
     return atom.args[0], atom.args[1], int(expr.constant)
 
@@ -386,8 +395,6 @@ def _evaluate_atom(atom: Atom, values: Mapping[str, Any]) -> Any:
     if atom.function == "mod":
         return args[0] % args[1]
     # Not min()/max(): they would decide a symbolic comparison here instead of keeping it.
-    import torch
-
     chosen = torch.sym_min if atom.function == "min" else torch.sym_max
     result = args[0]
     for arg in args[1:]:
@@ -399,7 +406,12 @@ def _substitute_atom(atom: Atom, mapping: Mapping[str, Dim]) -> Dim:
     if isinstance(atom, Symbol):
         return mapping.get(atom.name, SymExpr(((((atom, 1),), Fraction(1)),)))
     args = tuple(substitute(a, mapping) for a in atom.args)
-    functions: dict[str, Callable[..., Dim]] = {"floor": floor_div, "mod": mod, "min": minimum, "max": maximum}
+    functions: dict[str, Callable[..., Dim]] = {
+        "floor": floor_div,
+        "mod": mod,
+        "min": minimum,
+        "max": maximum,
+    }
     return functions[atom.function](*args)
 
 

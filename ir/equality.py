@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 
-from .graph import Constant, Graph, Node, Operand, Value
+from .graph import Attribute, Constant, Graph, Node, Operand, Value
 
 
 def difference(left: Graph, right: Graph, *, origins: bool = True) -> str | None:
     """The first thing in which two graphs differ, None if they are structurally equal.
 
-    `origins` also compares each node's source and creator. Weights of a parsed text without data compare by type.
+    `origins` also compares each node's source and creator. Weights of a parsed text without data compare by
+    type.
     """
     for attribute in ("name", "level", "metadata"):
         if getattr(left, attribute) != getattr(right, attribute):
@@ -33,10 +36,24 @@ def difference(left: Graph, right: Graph, *, origins: bool = True) -> str | None
     return None
 
 
+def attribute_key(attribute: Attribute) -> Hashable:
+    """A key that tells attributes apart: 1, 1.0 and True differ, so do 0.0 and -0.0, and nan equals nan."""
+    if isinstance(attribute, tuple):
+        return tuple(attribute_key(item) for item in attribute)
+    if isinstance(attribute, float):
+        return float, attribute.hex()
+    return type(attribute), attribute
+
+
+def attribute_keys(node: Node) -> dict[str, Hashable]:
+    """The key of each of a node's attributes."""
+    return {name: attribute_key(value) for name, value in node.attributes.items()}
+
+
 def _node_difference(mine: Node, theirs: Node, twins: dict[Value, Value], origins: bool) -> str | None:
     if mine.op is not theirs.op:
         return f"the op is {theirs.op.name}"
-    if mine.attributes != theirs.attributes:
+    if attribute_keys(mine) != attribute_keys(theirs):
         return f"attributes {mine.attributes} and {theirs.attributes}"
     if [r.type for r in mine.results] != [r.type for r in theirs.results]:
         return "the results' types differ"
@@ -45,7 +62,10 @@ def _node_difference(mine: Node, theirs: Node, twins: dict[Value, Value], origin
     for i, (a, b) in enumerate(zip(mine.operands, theirs.operands, strict=True)):
         if not _same_operand(a, b, twins):
             return f"operand {i} differs"
-    if origins and (mine.source, mine.created_by or "capture") != (theirs.source, theirs.created_by or "capture"):
+    if origins and (mine.source, mine.created_by or "capture") != (
+        theirs.source,
+        theirs.created_by or "capture",
+    ):
         return f"it comes from {theirs.source!r} by {theirs.created_by!r}"
     return None
 
@@ -64,7 +84,9 @@ def _same_value(a: Value, b: Value, twins: dict[Value, Value]) -> bool:
             return False
         if a.data is b.data or a.data.is_meta or b.data.is_meta:
             return True
-        return torch.equal(torch.nan_to_num(a.data, nan=1234.5), torch.nan_to_num(b.data, nan=1234.5)) if (
-            a.data.is_floating_point()
-        ) else torch.equal(a.data, b.data)
+        return (
+            torch.equal(torch.nan_to_num(a.data, nan=1234.5), torch.nan_to_num(b.data, nan=1234.5))
+            if (a.data.is_floating_point())
+            else torch.equal(a.data, b.data)
+        )
     return twins.get(a) is b

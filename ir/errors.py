@@ -1,4 +1,7 @@
-"""The exceptions that detc raises on purpose. All derive from `DetcError`; the command line prints them as one line."""
+"""The exceptions that detc raises on purpose. All derive from `DetcError`.
+
+The command line prints each as one line.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class IRError(DetcError):
 
 
 class VerificationError(IRError):
-    """A graph breaks a rule of the IR. The message shows the op, its source, the pass and the IR around it."""
+    """A graph breaks a rule of the IR. The message shows the op, its source, the pass and the IR around."""
 
 
 class ParseError(IRError):

@@ -1,11 +1,14 @@
 """Graph, Node, Value: the IR's mutable core.
 
-SSA: a value is made once, by a node, as an input, or as a constant. Nodes are a doubly linked list, so inserting
+SSA: a value is made once, by a node, as an input, or as a constant. Nodes are a doubly linked list, so
+inserting
 and erasing are O(1) and are safe while iterating. A value knows its users, so replacing it costs O(users).
 """
 
 from __future__ import annotations
 
+import copy
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -18,8 +21,8 @@ from .types import TensorType, Type, type_symbols
 if TYPE_CHECKING:
     from .ops import Op
 
-Attribute: TypeAlias = Union[None, bool, int, float, str, SymExpr, torch.dtype, "tuple[Attribute, ...]"]
-Operand: TypeAlias = Union["Value", None, "tuple[Value | None, ...]"]
+Attribute: TypeAlias = Union[bool, int, float, str, SymExpr, torch.dtype, "tuple[Attribute, ...]", None]
+Operand: TypeAlias = Union["Value", "tuple[Value | None, ...]", None]
 
 LITERAL_LIMIT = 16
 """Constants with at most this many elements may stand in the text form without a name."""
@@ -94,7 +97,17 @@ class Node:
         created_by: the name of the pass that made it, or `capture`.
     """
 
-    __slots__ = ("_next", "_operands", "_previous", "attributes", "created_by", "graph", "op", "results", "source")
+    __slots__ = (
+        "_next",
+        "_operands",
+        "_previous",
+        "attributes",
+        "created_by",
+        "graph",
+        "op",
+        "results",
+        "source",
+    )
 
     def __init__(
         self,
@@ -140,7 +153,7 @@ class Node:
         return self.results[0]
 
     def operand(self, index: int) -> Value:
-        """The value at one operand position. Raises IRError for a list, a left-out operand or no such position."""
+        """The value at one operand position. Raises IRError where a list, nothing, or no operand stands."""
         operand = self._operands[index] if index < len(self._operands) else None
         if not isinstance(operand, Value):
             raise IRError(f"operand {index} of {self.op.name} is no single value")
@@ -148,7 +161,9 @@ class Node:
 
     def operand_or_none(self, index: int) -> Value | None:
         """The value at one operand position, or None where it is left out."""
-        return self.operand(index) if index < len(self._operands) and self._operands[index] is not None else None
+        return (
+            self.operand(index) if index < len(self._operands) and self._operands[index] is not None else None
+        )
 
     def operand_list(self, index: int) -> tuple[Value, ...]:
         """The values of a list operand. Raises IRError when the position holds no list."""
@@ -211,11 +226,12 @@ class Graph:
         self._last: Node | None = None
         self._count = 0
         self._symbol_counters: dict[str, int] = {}
+        self._weight_counters: dict[str, int] = {}
 
     # Nodes
 
     def __iter__(self) -> Iterator[Node]:
-        """Nodes in order. Nodes may be erased or inserted meanwhile; new ones after the current one are visited."""
+        """Nodes in order. They may be erased and inserted meanwhile; new ones further on are visited."""
         node = self._first
         while node is not None:
             # An erased node keeps its link forward, so the walk goes on from where it stood.
@@ -368,9 +384,11 @@ class Graph:
         """A name that no weight has yet: `stem`, or `stem_1`, `stem_2`, ..."""
         if stem not in self.weights:
             return stem
-        number = 1
+        number = self._weight_counters.get(stem, 1)
         while f"{stem}_{number}" in self.weights:
             number += 1
+        # A pruned weight's number is not given out again: a dump of all stages keeps them apart.
+        self._weight_counters[stem] = number + 1
         return f"{stem}_{number}"
 
     def prune_weights(self) -> bool:
@@ -436,9 +454,9 @@ class Graph:
         """
         nodes = self.nodes
         position = {node: i for i, node in enumerate(nodes)}
-        waiting = {node: len({v.producer for v in node.operand_values if v.producer is not None}) for node in nodes}
-        import heapq
-
+        waiting = {
+            node: len({v.producer for v in node.operand_values if v.producer is not None}) for node in nodes
+        }
         ready = [i for i, node in enumerate(nodes) if not waiting[node]]
         heapq.heapify(ready)
         order: list[Node] = []
@@ -461,11 +479,10 @@ class Graph:
 
     def clone(self) -> Graph:
         """A copy with its own nodes and values. Weights share storage."""
-        import copy
-
         other = Graph(self.name, self.level)
         other.metadata = copy.deepcopy(self.metadata)
         other._symbol_counters = dict(self._symbol_counters)
+        other._weight_counters = dict(self._weight_counters)
         mapping: dict[Value, Value] = {}
         for value in self.inputs:
             mapping[value] = other.add_input(value.name, value.type)
@@ -494,7 +511,8 @@ class Graph:
         return other
 
     def __str__(self) -> str:
-        from .printer import print_graph
+        # The printer shows graphs and so imports this module.
+        from .printer import print_graph  # noqa: PLC0415
 
         return print_graph(self)
 

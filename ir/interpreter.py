@@ -101,7 +101,9 @@ def bind(type: Type, value: Any, sizes: dict[str, int]) -> str | None:
         for dim, size in zip(type.shape, value.shape, strict=True):
             if not _bind_dim(dim, size, sizes):
                 return f"{list(value.shape)}, which does not fit {type}" + _known_sizes(type, sizes)
-    elif isinstance(type, InstancesType) and isinstance(value, InstancesBatch):
+    elif isinstance(type, InstancesType):
+        if not isinstance(value, InstancesBatch):
+            return f"{value.__class__.__name__}, not {type}"
         for name, field in type.fields:
             problem = bind(field, value.fields.get(name), sizes)
             if problem:

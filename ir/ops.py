@@ -5,9 +5,10 @@
         '''What it does, with shapes, units and source.'''
         ...the reference semantics in torch...
 
-Positional parameters are operands: `Tensor`, `Tensor | None` (may be left out), `Sequence[Tensor]` (a list) or
-`InstancesBatch`. Keyword-only parameters are attributes. The inference rule gets the operands' types and the
-attributes, and returns the results' types; builder and verifier both use it. A size that depends on data is `Fresh`.
+Positional parameters are operands: `Tensor`, `Tensor | None` (may be left out), `Sequence[Tensor]` (a list)
+or `InstancesBatch`. Keyword-only parameters are attributes. The inference rule gets the operands' types and
+the attributes, and returns the results' types; builder and verifier both use it. A size that depends on
+data is `Fresh`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .errors import IRError
 from .graph import Attribute, Operand
 from .types import Type
 
-OperandType: TypeAlias = Union[Type, None, "tuple[Type | None, ...]"]
+OperandType: TypeAlias = Union[Type, "tuple[Type | None, ...]", None]
 InferRule: TypeAlias = Callable[..., "Type | Sequence[Type]"]
 OperandRule: TypeAlias = Callable[[Sequence[Operand], Mapping[str, Attribute]], Sequence[Type]]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,7 +103,7 @@ def register(new: Op) -> Op:
 
 
 def register_dialect(dialect: str, resolver: Callable[[str], Op | None]) -> None:
-    """Let `resolver(name)` make the ops of a dialect when they are first asked for (torch's, onnx's schemas)."""
+    """Let `resolver(name)` make the ops of a dialect when they are first asked for (torch's, onnx's)."""
     _resolvers[dialect] = resolver
 
 

@@ -28,7 +28,8 @@ _OPEN, _CLOSE = "([{<", ")]}>"
 def parse_graph(text: str, weights: Mapping[str, torch.Tensor] | None = None) -> Graph:
     """The graph that the text describes.
 
-    `weights` gives the named weights' data; a weight that is not in it has its type only (a tensor on `meta`).
+    `weights` gives the named weights' data; a weight that is not in it has its type only (a tensor on
+    `meta`).
 
     Errors:
         ParseError: the text is no graph, or names an unknown op or value; the message gives the line.
@@ -294,5 +295,3 @@ def _cut(text: str, separator: str) -> tuple[str, str]:
     if not found:
         raise ParseError(f"expected {separator.strip()!r}")
     return left, right
-
-

@@ -3,12 +3,13 @@
     graph mask_rcnn (level=captured) {
       where H % 32 == 0, W % 32 == 0
       input %data: f32[N,3,H,W]
-      %0: f32[N,64,H/2,W/2] = aten.conv2d(%data, @.weight:f32[64,3,7,7], stride=(2, 2), padding=(3, 3))  # stem.conv1
+      %0: f32[N,64,H/4,W/4] = aten.conv2d(%data, @.weight:f32[64,3,4,4], stride=(4, 4))  # stem.conv1
       return boxes=%0
     }
 
-`%name` is a value, `@name:type` a weight, `i64[2]{0, -1}` a small constant. A trailing comment gives the module path
-that a node comes from and, after a bar, the pass that made it. A weight below that path is written `@.weight`.
+`%name` is a value, `@name:type` a weight, `i64[2]{0, -1}` a small constant. A trailing comment gives the
+module path that a node comes from and, after a bar, the pass that made it. A weight below that path is
+written `@.weight`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class Spec:
     def problem(self, op_name: str, dialect: str) -> str | None:
         """Why an op may not stand at this level, or None."""
         if dialect not in self.dialects:
-            return f"ops of {dialect!r} may not stand at the level {self.level!r} ({', '.join(sorted(self.dialects))})"
+            allowed = ", ".join(sorted(self.dialects))
+            return f"ops of {dialect!r} may not stand at the level {self.level!r} ({allowed})"
         if op_name in self.excluded:
             return f"{op_name} may not stand at the level {self.level!r}"
         return None

@@ -1,12 +1,13 @@
-"""The bridge between IR dimensions and torch's symbolic integers: fake tensors with the IR's symbols as sizes."""
+"""The bridge between IR dimensions and torch's symbolic integers: fake tensors with the IR's sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -15,8 +16,9 @@ from .errors import IRError
 from .graph import Attribute
 from .types import DTYPE_NAMES, TensorType
 
-# Torch decides a question about sizes (is this dimension 1? are these two equal?) on example values. Large primes
-# that differ from each other give the answer that holds for sizes in general, and no size of the model enters.
+# Torch decides a question about sizes (is this dimension 1? are these two equal?) on example values. Large
+# primes # that differ from each other give the answer that holds for sizes in general, and no size of the
+# model # enters.
 _EXAMPLES = [p for p in range(1009, 4000) if all(p % q for q in range(2, 64))]
 
 
@@ -27,15 +29,17 @@ class SymbolicShapes:
         self._symbols = list(dict.fromkeys(symbols))
         if len(self._symbols) > len(_EXAMPLES):
             raise IRError(f"more than {len(_EXAMPLES)} symbolic sizes at once")
-        self.mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        self._env = ShapeEnv()
+        self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
         self._values: dict[str, Any] = {}
         self._back: dict[Any, Dim] = {}
         if self._symbols:
             example = torch.empty(_EXAMPLES[: len(self._symbols)], device="meta")
-            context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * len(self._symbols))
+            context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * len(self._symbols))
             fake = self.mode.from_tensor(example, symbolic_context=context)
-            for known, size in zip(self._symbols, fake.shape, strict=True):
-                # A symbol with a known divisor k stands for k times a free one: its multiples simplify exactly.
+            sizes: tuple[Any, ...] = tuple(fake.shape)
+            for known, size in zip(self._symbols, sizes, strict=True):
+                # A symbol with a known divisor k stands for k times a free one: its multiples are exact.
                 self._values[known.name] = size * known.multiple
                 self._back[size.node.expr] = _divided(known)
 
@@ -70,7 +74,16 @@ class SymbolicShapes:
 
     def enter(self) -> AbstractContextManager[Any]:
         """A context in which torch computes on fake tensors."""
-        return self.mode
+        stack = ExitStack()
+        # Without it some conversions run in C++, which asks for the sizes as numbers.
+        stack.enter_context(enable_python_dispatcher())
+        stack.enter_context(self.mode)
+        return stack
+
+    def decided(self) -> str | None:
+        """The name of a size that an operator has fixed to its example value, None if all are free."""
+        fixed = [e for e, value in self._env.replacements.items() if value.is_Integer]
+        return str(self._back.get(fixed[0], fixed[0])) if fixed else None
 
     def _from_sympy(self, expr: Any) -> Dim:
         if expr in self._back:
@@ -100,7 +113,9 @@ class SymbolicShapes:
             case "Mod" | "PythonMod":
                 return mod(self._from_sympy(args[0]), self._from_sympy(args[1]))
             case "ModularIndexing":
-                return mod(floor_div(self._from_sympy(args[0]), self._from_sympy(args[1])), self._from_sympy(args[2]))
+                return mod(
+                    floor_div(self._from_sympy(args[0]), self._from_sympy(args[1])), self._from_sympy(args[2])
+                )
             case "CeilToInt" | "FloorToInt" if type(args[0]).__name__ == "IntTrueDiv":
                 numerator, divisor = (self._from_sympy(a) for a in args[0].args)
                 up = type(expr).__name__ == "CeilToInt"
@@ -114,4 +129,3 @@ class SymbolicShapes:
 
 def _divided(known: Symbol) -> Dim:
     return floor_div(symbol(known.name, known.multiple), known.multiple)
-

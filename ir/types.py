@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import torch
 
@@ -106,7 +106,7 @@ class ScalarType:
         return self.name
 
 
-Type: TypeAlias = Union[TensorType, ListType, TupleType, InstancesType, ScalarType]
+Type: TypeAlias = TensorType | ListType | TupleType | InstancesType | ScalarType
 
 
 def tensors_of(type: Type) -> Iterator[TensorType]:
@@ -142,6 +142,9 @@ def substitute_type(type: Type, mapping: Mapping[str, Dim]) -> Type:
             return TupleType(tuple(substitute_type(e, mapping) for e in elements))
         case InstancesType(fields):
             return InstancesType(
-                tuple((n, TensorType(t.dtype, tuple(substitute(d, mapping) for d in t.shape))) for n, t in fields)
+                tuple(
+                    (n, TensorType(t.dtype, tuple(substitute(d, mapping) for d in t.shape)))
+                    for n, t in fields
+                )
             )
     return type

@@ -84,7 +84,7 @@ def _type_problem(results: Sequence[Value], inferred: Sequence[Type]) -> str | N
 
 
 def _fits(declared: Type, inferred: Type, names: dict[str, Dim]) -> bool:
-    """Whether the types agree, where an inferred fresh size may be any symbol or number, always the same one."""
+    """Whether the types agree. An inferred fresh size may be any symbol or number, always the same one."""
     if isinstance(declared, TensorType) and isinstance(inferred, TensorType):
         if declared.dtype != inferred.dtype or declared.rank != inferred.rank:
             return False

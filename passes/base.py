@@ -1,4 +1,4 @@
-"""What a pass is: a frozen dataclass whose fields are its options and whose `apply` changes a graph in place."""
+"""What a pass is: a frozen dataclass whose fields are its options and whose `apply` changes a graph."""
 
 from __future__ import annotations
 
@@ -82,5 +82,3 @@ def erase_if_unused(graph: Graph, node: Node) -> bool:
         return False
     graph.erase(node)
     return True
-
-

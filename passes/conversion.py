@@ -1,21 +1,21 @@
 """Lowering to a target dialect by a table: op name -> the rule that replaces it.
 
-A backend declares its table as data; `Conversion` walks the graph once, in order, and applies it. An op without a
-rule, or whose rule refuses, is reported with its module path; all of them at once.
+A backend declares its table as data; `Conversion` walks the graph once, in order, and applies it. An op
+without a rule, or whose rule refuses, is reported with its module path; all of them at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypeAlias, Union
-
-from typing_extensions import override
+from typing import ClassVar, TypeAlias
 
 from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
+from detc.ir.types import substitute_type, type_symbols
+from typing_extensions import override
 
 from .base import Context, NoMatch, Pass
 
-LoweringRule: TypeAlias = Callable[..., Union[Value, Sequence[Value]]]
+LoweringRule: TypeAlias = Callable[..., Value | Sequence[Value]]
 """rule(builder, node) -> the values that replace the node's results. Raises NoMatch(why) to refuse."""
 
 
@@ -49,7 +49,7 @@ class Sizes:
 
 
 class Conversion(Pass):
-    """Base of the lowering passes. A subclass gives the table, the level it ends at, and the target's dialect."""
+    """Base of the lowering passes. A subclass gives the table, the level afterwards and the dialect."""
 
     target: ClassVar[str]
     """The target's dialect; its ops pass through unchanged."""
@@ -100,19 +100,46 @@ class Conversion(Pass):
                 sizes.learn(result)
             return "no rule for this op"
         try:
-            made = rule(self.make_builder(graph, node, sizes, context), node)
+            builder = self.make_builder(graph, node, sizes, context)
+            made = rule(builder, node)
         except NoMatch as refusal:
             count.refused[refusal.reason] += 1
             return refusal.reason
         count.matched += 1
         values = [made] if isinstance(made, Value) else list(made)
         if len(values) != len(node.results):
-            raise IRError(f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results")
+            raise IRError(
+                f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results"
+            )
+        _name_sizes(builder.made, node.results, values)
         for old, new in zip(node.results, values, strict=True):
             _take_over(graph, old, new)
             sizes.learn(new)
         graph.erase(node)
         return None
+
+
+def _name_sizes(made: Sequence[Node], old: Sequence[Value], new: Sequence[Value]) -> None:
+    """Call the sizes that a lowering introduced what the op that it replaces calls them.
+
+    The target's shape inference gives a size that it cannot compute a name of its own; where such a size ends up
+    as one that the replaced op had a name or an expression for, the two are the same.
+    """
+    own = {s.name for node in made for r in node.results for s in type_symbols(r.type)}
+    inside = set(made)
+    given = (v for node in made for v in node.operand_values if v.producer not in inside)
+    own -= {s.name for v in given for s in type_symbols(v.type)}
+    names: dict[str, Dim] = {}
+    for before, after in zip(old, new, strict=True):
+        if isinstance(before.type, TensorType) and isinstance(after.type, TensorType):
+            for known, inferred in zip(before.type.shape, after.type.shape, strict=False):
+                symbol = None if isinstance(inferred, int) else inferred.as_symbol
+                if symbol is not None and symbol.name in own:
+                    names.setdefault(symbol.name, known)
+    if names:
+        for node in made:
+            for result in node.results:
+                result.type = substitute_type(result.type, names)
 
 
 def _take_over(graph: Graph, old: Value, new: Value) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from detc.ir import UnsupportedError, Value
+from torch import nn
 
 from ..capture import Capture, Images, importer
 
@@ -18,7 +17,9 @@ def normalized_images(capture: Capture, model: Any) -> Images:
     """The graph's image inputs, and the normalized batch."""
     backbone = model.backbone
     if dict(backbone.padding_constraints).get("square_size", 0):
-        raise UnsupportedError(f"{type(backbone).__name__}: a backbone that wants square padding is not supported")
+        raise UnsupportedError(
+            f"{type(backbone).__name__}: a backbone that wants square padding is not supported"
+        )
     mean = [float(x) for x in model.pixel_mean.flatten()]
     std = [float(x) for x in model.pixel_std.flatten()]
     data, im_info = capture.image_inputs(len(mean), backbone.size_divisibility)
@@ -54,7 +55,9 @@ def generalized_rcnn(capture: Capture, model: Any) -> None:
     proposals = capture.call(model.proposal_generator, images, features)
     detections = capture.call(model.roi_heads, images, features, proposals)
     output_size = capture.output_size_input()
-    instances = capture.build.det.postprocess(detections, images.im_info, output_size, mask_threshold=MASK_THRESHOLD)
+    instances = capture.build.det.postprocess(
+        detections, images.im_info, output_size, mask_threshold=MASK_THRESHOLD
+    )
     instances.name = "instances"
     capture.graph.metadata["mask_threshold"] = MASK_THRESHOLD
     capture.graph.set_outputs({"instances": instances})

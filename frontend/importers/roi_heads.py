@@ -10,7 +10,9 @@ from ..capture import Capture, Images, importer
 
 
 @importer("ROIPooler", relies_on=("forward",))
-def roi_pooler(capture: Capture, pooler: Any, features: list[Value], boxes: Value, batch_index: Value) -> Value:
+def roi_pooler(
+    capture: Capture, pooler: Any, features: list[Value], boxes: Value, batch_index: Value
+) -> Value:
     """Each box's features [R,C,oh,ow]."""
     levels = list(pooler.level_poolers)
     kind = type(levels[0]).__name__
@@ -41,7 +43,9 @@ def fast_rcnn_output_layers(
     """Detections as instances: pred_boxes, scores, pred_classes, batch_index."""
     logits, deltas = capture.trace(predictor, features)
     build = capture.build
-    scores = build.aten.sigmoid(logits) if predictor.use_sigmoid_ce else build.aten.softmax.int(logits, dim=-1)
+    scores = (
+        build.aten.sigmoid(logits) if predictor.use_sigmoid_ce else build.aten.softmax.int(logits, dim=-1)
+    )
     transform = predictor.box2box_transform
     decoded = build.det.apply_deltas(
         deltas,

@@ -88,7 +88,7 @@ def apply_deltas(deltas: Tensor, boxes: Tensor, *, weights: tuple[float, ...], s
 
     Shapes: deltas f32[R,K*4], K predictions for each box; boxes f32[R,4]; result f32[R,K*4].
     """
-    d = deltas.reshape(len(deltas), -1, 4) / torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
+    d = deltas.reshape(len(deltas), deltas.shape[1] // 4, 4) / torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
     size = (boxes[:, 2:] - boxes[:, :2])[:, None]
     centre = boxes[:, None, :2] + 0.5 * size
     new_centre = d[..., :2] * size + centre
@@ -96,7 +96,9 @@ def apply_deltas(deltas: Tensor, boxes: Tensor, *, weights: tuple[float, ...], s
     return torch.cat((new_centre - 0.5 * new_size, new_centre + 0.5 * new_size), dim=-1).reshape(deltas.shape)
 
 
-def _box_inference_type(boxes: Type, scores: Type, batch_index: Type, im_info: Type, **_: object) -> tuple[Type, ...]:
+def _box_inference_type(
+    boxes: Type, scores: Type, batch_index: Type, im_info: Type, **_: object
+) -> tuple[Type, ...]:
     scored = tensor(scores, 2, "scores")
     boxed = tensor(boxes, 2, "boxes")
     tensor(batch_index, 1, "batch_index")
@@ -123,15 +125,17 @@ def box_inference(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """From scored boxes to detections: clip, threshold, NMS within each class, the best of each image.
 
-    Rows that are not finite are left out. A score counts when it is greater than `score_thresh`; a box suppresses
-    those it overlaps with an IoU greater than `nms_thresh`; `topk_per_image` < 0 keeps all.
+    Rows that are not finite are left out. A score counts when it is greater than `score_thresh`; a box
+    suppresses those it overlaps with an IoU greater than `nms_thresh`; `topk_per_image` < 0 keeps all.
 
-    Shapes: boxes f32[R,K*4] or, class-agnostic, f32[R,4]; scores f32[R,K+1], the last column being background;
+    Shapes: boxes f32[R,K*4] or, class-agnostic, f32[R,4]; scores f32[R,K+1], the last column being
+    background;
     batch_index i64[R], ascending; im_info f32[N,3].
-    Results: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], by image, then by falling score.
+    Results: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], by image, then by falling
+    score.
     """
     classes = scores.shape[1] - 1
-    boxes = boxes.reshape(len(boxes), -1, 4)
+    boxes = boxes.reshape(len(boxes), boxes.shape[1] // 4, 4)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for image in range(len(im_info)):
         mine = batch_index == image
@@ -178,7 +182,7 @@ def _nonempty_type(boxes: Type, *, threshold: float = 0.0) -> Type:
 
 @op("det.nonempty", infer=_nonempty_type)
 def nonempty(boxes: Tensor, *, threshold: float = 0.0) -> Tensor:
-    """The rows (i64[K], ascending) of the boxes f32[D,4] whose sides are both longer than `threshold` pixels."""
+    """The rows (i64[K], ascending) of the boxes f32[D,4] with both sides longer than `threshold` pixels."""
     sides = boxes[:, 2:] - boxes[:, :2]
     return torch.nonzero((sides > threshold).all(dim=1))[:, 0]
 

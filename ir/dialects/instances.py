@@ -1,6 +1,7 @@
 """`instances.*`: detectron2's `Instances` of a whole batch as one value with named fields.
 
-All images' rows follow one another in image order. The field `batch_index` (i64) says which image a row is of.
+All images' rows follow one another in image order. The field `batch_index` (i64) says which image a row is
+of.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def _make_type(fields: tuple[Type, ...], *, names: tuple[str, ...]) -> Type:
         if not isinstance(field, TensorType) or not field.shape:
             raise IRError(f"the field {name!r} is no tensor with rows")
         if typed and field.shape[0] != typed[0][1].shape[0]:
-            raise IRError(f"the field {name!r} has {field.shape[0]} rows, {typed[0][0]!r} has {typed[0][1].shape[0]}")
+            raise IRError(
+                f"the field {name!r} has {field.shape[0]} rows, {typed[0][0]!r} has {typed[0][1].shape[0]}"
+            )
         typed.append((name, field))
     return InstancesType(tuple(typed))
 

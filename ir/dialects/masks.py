@@ -1,6 +1,7 @@
 """`det.*` on masks, and the postprocessing that brings detections into the output image.
 
-Conventions are detectron2's (modeling/roi_heads/mask_head.py, layers/mask_ops.py, modeling/postprocessing.py).
+Conventions are detectron2's (modeling/roi_heads/mask_head.py, layers/mask_ops.py,
+modeling/postprocessing.py).
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def paste_masks(
 ) -> Tensor:
     """Masks of boxes resampled (bilinear, zero outside) into the image and compared with the threshold.
 
-    A batch whose output sizes differ is pasted on a canvas as large as the largest height and width; an image's
-    own part is the upper left one.
+    A batch whose output sizes differ is pasted on a canvas as large as the largest height and width; an
+    image's own part is the upper left one.
 
     Shapes: masks f32[D,1,S,S] probabilities; boxes f32[D,4] in output pixels; batch_index i64[D];
     output_size i64[N,2], rows (height, width); result bool[D,h,w].
@@ -61,8 +62,12 @@ def paste_masks(
         # Outside of the box every sample is zero: one pixel around it is enough.
         left, top = max(int(x0) - 1, 0), max(int(y0) - 1, 0)
         right, bottom = min(-int(-x1 // 1) + 1, own_width), min(-int(-y1 // 1) + 1, own_height)
-        y = (torch.arange(top, bottom, device=masks.device, dtype=masks.dtype) + 0.5 - box[1]) / (box[3] - box[1])
-        x = (torch.arange(left, right, device=masks.device, dtype=masks.dtype) + 0.5 - box[0]) / (box[2] - box[0])
+        y = (torch.arange(top, bottom, device=masks.device, dtype=masks.dtype) + 0.5 - box[1]) / (
+            box[3] - box[1]
+        )
+        x = (torch.arange(left, right, device=masks.device, dtype=masks.dtype) + 0.5 - box[0]) / (
+            box[2] - box[0]
+        )
         grid = torch.stack((x.expand(len(y), len(x)), y[:, None].expand(len(y), len(x))), dim=-1) * 2 - 1
         pasted = F.grid_sample(mask[None], grid[None], align_corners=False)[0, 0]
         canvas[row, top:bottom, left:right] = pasted >= threshold
@@ -78,10 +83,9 @@ def _postprocess_type(
     tensor(output_size, 2, "output_size")
     rows = Fresh("kept")
     fields: list[tuple[str, TensorType]] = []
+    pasted = TensorType(torch.bool, (rows, Fresh("output_height"), Fresh("output_width")))
     for name, field in instances.fields:
-        if name == "pred_masks" and paste:
-            field = TensorType(torch.bool, (rows, Fresh("output_height"), Fresh("output_width")))
-        fields.append((name, rows_of(field, rows)))
+        fields.append((name, pasted if name == "pred_masks" and paste else rows_of(field, rows)))
     return InstancesType(tuple(fields))
 
 
@@ -91,7 +95,12 @@ BOX_FIELDS = ("pred_boxes", "proposal_boxes")
 
 @op("det.postprocess", infer=_postprocess_type)
 def postprocess(
-    instances: InstancesBatch, im_info: Tensor, output_size: Tensor, *, mask_threshold: float, paste: bool = True
+    instances: InstancesBatch,
+    im_info: Tensor,
+    output_size: Tensor,
+    *,
+    mask_threshold: float,
+    paste: bool = True,
 ) -> InstancesBatch:
     """Detections in the output image: boxes rescaled and clipped, empty ones left out, masks pasted.
 

@@ -15,7 +15,12 @@ from .boxes import tensor
 
 
 def _roi_pool_type(
-    features: tuple[Type, ...], boxes: Type, batch_index: Type, *, output_size: tuple[int, int], **rest: object
+    features: tuple[Type, ...],
+    boxes: Type,
+    batch_index: Type,
+    *,
+    output_size: tuple[int, int],
+    **rest: object,
 ) -> Type:
     scales = rest["scales"]
     if not isinstance(scales, tuple) or len(scales) != len(features):
@@ -41,20 +46,25 @@ def roi_pool_(
 ) -> Tensor:
     """Each box's features, resampled to `output_size` from the level that fits the box's size.
 
-    The level is floor(canonical_level + log2(sqrt(area) / canonical_box_size + 1e-8)), clamped to those there are
-    (FPN paper, equation 1); a map of scale 1/s is level log2(s). `pooler_type`: ROIAlign (boxes' corners as they
-    are), ROIAlignV2 (shifted by half a pixel), ROIPool. `sampling_ratio` 0 takes as many samples as a bin needs.
+    The level is floor(canonical_level + log2(sqrt(area) / canonical_box_size + 1e-8)), clamped to those there
+    are (FPN paper, equation 1); a map of scale 1/s is level log2(s). `pooler_type`: ROIAlign (boxes' corners
+    as they are), ROIAlignV2 (shifted by half a pixel), ROIPool. `sampling_ratio` 0 takes as many samples as a
+    bin needs.
 
-    Shapes: features [N,C,h,w] each, from fine to coarse; boxes f32[R,4]; batch_index i64[R]; result [R,C,oh,ow].
+    Shapes: features [N,C,h,w] each, from fine to coarse; boxes f32[R,4]; batch_index i64[R]; result
+    [R,C,oh,ow].
     """
     rois = torch.cat((batch_index[:, None].to(boxes.dtype), boxes), dim=1)
     size = (output_size[0], output_size[1])
 
     def pool(feature: Tensor, rows: Tensor, scale: float) -> Tensor:
+        result: Tensor
         if pooler_type == "ROIPool":
-            return roi_pool(feature, rows, size, scale)
-        aligned = pooler_type == "ROIAlignV2"
-        return roi_align(feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned)
+            result = roi_pool(feature, rows, size, scale)
+        else:
+            aligned = pooler_type == "ROIAlignV2"
+            result = roi_align(feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned)
+        return result
 
     if len(features) == 1:
         return pool(features[0], rois, scales[0])
@@ -66,7 +76,9 @@ def roi_pool_(
     return pooled
 
 
-def assign_levels(boxes: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int) -> Tensor:
+def assign_levels(
+    boxes: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int
+) -> Tensor:
     """The index (i64[R]) into `scales` of the level that each box f32[R,4] is pooled from."""
     least, most = level_range(scales)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

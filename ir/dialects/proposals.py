@@ -1,4 +1,4 @@
-"""`det.rpn_proposals`: detectron2's decoding and selection of region proposals (modeling/proposal_generator)."""
+"""`det.rpn_proposals`: detectron2's decoding and selection of proposals (modeling/proposal_generator)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ def _rpn_proposals_type(
     if not (len(logits) == len(deltas) == len(anchors)) or not logits:
         raise IRError(f"{len(logits)} levels of logits, {len(deltas)} of deltas, {len(anchors)} of anchors")
     for i, (score, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-        scored, moved, placed = tensor(score, 4, "logits"), tensor(delta, 4, "deltas"), tensor(anchor, 2, "anchors")
+        scored, moved, placed = (
+            tensor(score, 4, "logits"),
+            tensor(delta, 4, "deltas"),
+            tensor(anchor, 2, "anchors"),
+        )
         if moved.shape[1] != scored.shape[1] * placed.shape[1] or moved.shape[2:] != scored.shape[2:]:
             raise IRError(f"level {i}: the deltas {moved} do not fit the logits {scored}")
     tensor(im_info, 2, "im_info")
@@ -48,10 +52,11 @@ def rpn_proposals(
     post_nms_topk: int,
     min_box_size: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Proposals from the RPN head's maps: the best of each level decoded, clipped, NMS within each level, merged.
+    """Proposals from the RPN head's maps: the best of each level decoded, clipped, NMS within each level,
+    merged.
 
-    Each level gives its `pre_nms_topk` best anchors; rows that are not finite or not longer than `min_box_size`
-    pixels on both sides are left out; each image keeps its `post_nms_topk` best.
+    Each level gives its `pre_nms_topk` best anchors; rows that are not finite or not longer than
+    `min_box_size` pixels on both sides are left out; each image keeps its `post_nms_topk` best.
 
     Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], anchors f32[h*w*A,4]; im_info f32[N,3].
     Results: boxes f32[P,4], objectness logits f32[P], batch_index i64[P], by image, then by falling logit.
@@ -61,11 +66,11 @@ def rpn_proposals(
     scores: list[Tensor] = []
     levels: list[Tensor] = []
     for level, (score, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-        score = score.permute(0, 2, 3, 1).flatten(1)
-        delta = delta.permute(0, 2, 3, 1).reshape(images, -1, 4)
-        count = min(pre_nms_topk, score.shape[1])
-        best, index = score.topk(count, dim=1)
-        chosen = delta.gather(1, index[..., None].expand(-1, -1, 4)).reshape(-1, 4)
+        flat_score = score.permute(0, 2, 3, 1).flatten(1)
+        flat_delta = delta.permute(0, 2, 3, 1).reshape(images, -1, 4)
+        count = min(pre_nms_topk, flat_score.shape[1])
+        best, index = flat_score.topk(count, dim=1)
+        chosen = flat_delta.gather(1, index[..., None].expand(-1, -1, 4)).reshape(-1, 4)
         placed = anchor[index.reshape(-1)]
         decoded = apply_deltas(chosen, placed, weights=weights, scale_clamp=scale_clamp)
         boxes.append(decoded.view(images, count, 4))
@@ -82,4 +87,8 @@ def rpn_proposals(
         box, score, level_of = box[big], score[big], level_of[big]
         keep = batched_nms(box.float(), score, level_of, nms_thresh)[:post_nms_topk]
         results.append((box[keep], score[keep], torch.full_like(keep, image)))
-    return torch.cat([r[0] for r in results]), torch.cat([r[1] for r in results]), torch.cat([r[2] for r in results])
+    return (
+        torch.cat([r[0] for r in results]),
+        torch.cat([r[1] for r in results]),
+        torch.cat([r[2] for r in results]),
+    )
