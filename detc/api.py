@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detc.backends.onnx import artifact as onnx_artifact
+from torch import nn
+
 from detc.backends.onnx.pipeline import onnx_pipeline
 from detc.frontend import capture
 from detc.ir import Graph, InputError
 from detc.passes import Observer, Pipeline
-from torch import nn
 
 from .detector import Artifact
+from .onnx_artifact import OnnxArtifact
 
 MASKS = ("roi", "pasted")
 
@@ -64,8 +65,9 @@ def emit(graph: Graph) -> Artifact:
     Errors:
         InputError: the graph is not lowered to a target.
     """
-    emitters = {"onnx": onnx_artifact}
+    emitters = {"onnx": OnnxArtifact}
     if graph.level not in emitters:
-        raise InputError(f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline(target) over it first")
+        raise InputError(
+            f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline(target) over it first"
+        )
     return emitters[graph.level](graph)
-

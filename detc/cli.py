@@ -56,18 +56,30 @@ def _parser() -> argparse.ArgumentParser:
 
     def model_options(made: argparse.ArgumentParser) -> None:
         made.add_argument("--config", required=True, metavar="FILE", help="detectron2 config (YAML)")
-        made.add_argument("--weights", required=True, metavar="FILE", help="checkpoint: .pth, .pkl or .safetensors")
+        made.add_argument(
+            "--weights", required=True, metavar="FILE", help="checkpoint: .pth, .pkl or .safetensors"
+        )
         made.add_argument("--class-names", metavar="A,B,...", help="names of the classes, in order")
 
     export = command("export", _export, "Compile a trained detector to a file.")
     model_options(export)
-    export.add_argument("--target", default="onnx", help="what to compile to (see 'detc passes'); default: onnx")
+    export.add_argument(
+        "--target", default="onnx", help="what to compile to (see 'detc passes'); default: onnx"
+    )
     export.add_argument("--output", required=True, metavar="FILE", help="the file to write")
-    export.add_argument("--postprocess", action="store_true", help="rescale detections to an 'output_size' input")
-    export.add_argument("--masks", choices=("roi", "pasted"), default="roi", help="masks per box, or in the image")
+    export.add_argument(
+        "--postprocess", action="store_true", help="rescale detections to an 'output_size' input"
+    )
+    export.add_argument(
+        "--masks", choices=("roi", "pasted"), default="roi", help="masks per box, or in the image"
+    )
     export.add_argument("--dump-ir", metavar="DIR", help="write the IR after each pass to numbered files")
-    export.add_argument("--print-after", metavar="PASS", action="append", help="print the IR after a pass, or 'all'")
-    export.add_argument("--check", metavar="IMAGE", nargs="+", help="compare the file with the model on these images")
+    export.add_argument(
+        "--print-after", metavar="PASS", action="append", help="print the IR after a pass, or 'all'"
+    )
+    export.add_argument(
+        "--check", metavar="IMAGE", nargs="+", help="compare the file with the model on these images"
+    )
 
     run = command("run", _run, "Run a compiled detector on a picture.")
     run.add_argument("model", metavar="MODEL", help="a file that 'detc export' wrote")
@@ -80,8 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command("passes", _passes, "List the targets and the passes of their pipelines.")
 
-    demo = command("demo", _demo, "Compile the bundled model, run it, and show that it agrees with the original.")
-    demo.add_argument("--output", metavar="DIR", default="demo-output", help="where to write; default: demo-output")
+    demo = command(
+        "demo", _demo, "Compile the bundled model, run it, and show that it agrees with the original."
+    )
+    demo.add_argument(
+        "--output", metavar="DIR", default="demo-output", help="where to write; default: demo-output"
+    )
     return parser
 
 

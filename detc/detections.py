@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from detc.frontend.structures import Instances
 from rich.table import Table
+
+from detc.frontend.structures import Instances
 
 
 def to_json(instances: Instances, class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
+
 from detc.frontend.structures import Boxes, Instances
 from detc.ir import Graph, InputError
 from detc.ir.dialects.instances import InstancesBatch
 from detc.ir.dialects.masks import paste_masks, postprocess
-from PIL import Image
-from torch import Tensor
 
 FIELDS = {
     "boxes": "pred_boxes",
@@ -53,7 +54,9 @@ class Detector:
         self.runtime = runtime
         self.metadata = dict(runtime.metadata)
         if "data" not in runtime.input_names or "size_divisibility" not in self.metadata:
-            raise InputError("this file is no detector that detc wrote: it lacks the input 'data' or its metadata")
+            raise InputError(
+                "this file is no detector that detc wrote: it lacks the input 'data' or its metadata"
+            )
 
     @property
     def class_names(self) -> list[str]:
@@ -77,7 +80,9 @@ class Detector:
         fields = {FIELDS.get(name, name): torch.as_tensor(value) for name, value in outputs.items()}
         fields = self._finish(fields, feed["im_info"], output_size)
         results: list[dict[str, Any]] = []
-        for size, found in zip(output_size.tolist(), InstancesBatch(fields).split(len(output_size)), strict=True):
+        for size, found in zip(
+            output_size.tolist(), InstancesBatch(fields).split(len(output_size)), strict=True
+        ):
             results.append({"instances": _instances(found, (size[0], size[1]))})
         return results
 
@@ -88,7 +93,11 @@ class Detector:
             return postprocess(InstancesBatch(fields), im_info, output_size, mask_threshold=threshold).fields
         if "pred_masks" in fields and fields["pred_masks"].dtype != torch.bool:
             pasted = paste_masks(
-                fields["pred_masks"], fields["pred_boxes"], fields["batch_index"], output_size, threshold=threshold
+                fields["pred_masks"],
+                fields["pred_boxes"],
+                fields["batch_index"],
+                output_size,
+                threshold=threshold,
             )
             return {**fields, "pred_masks": pasted}
         return fields

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from detc.frontend import capture, load_model
 from detc.ir import InputError
-from detc.passes import DumpIR, Observer, PrintAfter
-from detc.passes.observers import Timing
 
 from .api import emit, pipeline
 from .images import read_image
-from .load import load_artifact
-from .parity import compare_detections, parity_table
-from .terminal import Stages, messages, output
+from .terminal import Stages
 
 
 def export_model(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from PIL import Image, ImageOps, UnidentifiedImageError
+
 from detc.backends.files import atomic_write
 from detc.ir import InputError
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -34,6 +35,8 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     suffix = Path(path).suffix.lower()
     format = Image.registered_extensions().get(suffix)
     if format is None:
-        raise InputError(f"cannot write a picture as {suffix or 'a file without an ending'}: use .png or .jpg")
+        raise InputError(
+            f"cannot write a picture as {suffix or 'a file without an ending'}: use .png or .jpg"
+        )
     with atomic_write(path) as file:
         image.save(file, format=format)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from functools import cached_property
 
+from typing_extensions import override
+
 from detc.backends.onnx import OnnxRuntimeModel, emit
 from detc.ir import Graph
-from typing_extensions import override
 
 from .detector import Artifact
 

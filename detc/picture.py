@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import supervision
-from detc.frontend.structures import Instances
 from PIL import Image
+
+from detc.frontend.structures import Instances
 
 
 def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -> Image.Image:

@@ -4,6 +4,7 @@ A `Pass` changes a graph; a `Pipeline` runs passes in order under the eyes of `O
 written as `RewriteRule`s and applied by `apply_rules`; lowerings to a target as a table, by `Conversion`.
 """
 
+from .anchors import FuseAnchors
 from .base import Context, NoMatch, Pass, PassRun, RuleCount, attribute, erase_if_unused
 from .batch_norm import FoldBatchNorm
 from .bisect import Culprit, bisect
@@ -37,6 +38,7 @@ __all__ = [
     "FlattenInstances",
     "FoldBatchNorm",
     "FoldConstants",
+    "FuseAnchors",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",

@@ -10,7 +10,6 @@ from detc.passes import (
     FlattenInstances,
     FoldBatchNorm,
     FoldConstants,
-    Fuse,
     FuseAnchors,
     KeepRoiMasks,
     Pass,
@@ -30,7 +29,6 @@ OPTIMIZE: tuple[Pass, ...] = (
     FuseAnchors(),
     # Before constants are folded: a fold needs the normalization's parameters as they are.
     FoldBatchNorm(),
-    Fuse(),
     FoldConstants(),
     CommonSubexpressions(),
     DeadCode(),

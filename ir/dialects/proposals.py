@@ -95,7 +95,11 @@ def rpn_proposals(
 
 
 def _grid_proposals_type(
-    logits: tuple[Type, ...], deltas: tuple[Type, ...], cell_anchors: tuple[Type, ...], im_info: Type, **rest: object
+    logits: tuple[Type, ...],
+    deltas: tuple[Type, ...],
+    cell_anchors: tuple[Type, ...],
+    im_info: Type,
+    **rest: object,
 ) -> tuple[Type, ...]:
     strides = rest["strides"]
     if not isinstance(strides, tuple) or len(strides) != len(logits):

@@ -100,7 +100,11 @@ def rpn(grid: bool) -> Case:
     broken["l1"][0, 1, 1, 1] = float("-inf")
     everywhere_empty = rpn_inputs(2, 4, 4)
     everywhere_empty["im_info"][1, :2] = 1.0  # nothing in this image is longer than min_box_size
-    return Case(build, types, [rpn_inputs(1, 16, 20), rpn_inputs(3, 7, 5), rpn_inputs(2, 2, 2), broken, everywhere_empty])
+    return Case(
+        build,
+        types,
+        [rpn_inputs(1, 16, 20), rpn_inputs(3, 7, 5), rpn_inputs(2, 2, 2), broken, everywhere_empty],
+    )
 
 
 def single_level_rpn() -> Case:
@@ -141,8 +145,15 @@ def detections(classes: int, agnostic: bool, limit: int, threshold: float) -> Ca
     broken["scores"][15] = float("nan")
     nothing = inputs(8, 8)
     nothing["scores"][:8, :-1] = 0.0  # the first image has only background
-    types = {"deltas": f32(R, columns), "given": f32(R, 4), "scores": f32(R, classes + 1), "batch_index": i64(R)}
-    return Case(build, {**types, "im_info": f32(N, 3)}, [inputs(50), inputs(30, 0, 20), inputs(0, 0), broken, nothing])
+    types = {
+        "deltas": f32(R, columns),
+        "given": f32(R, 4),
+        "scores": f32(R, classes + 1),
+        "batch_index": i64(R),
+    }
+    return Case(
+        build, {**types, "im_info": f32(N, 3)}, [inputs(50), inputs(30, 0, 20), inputs(0, 0), broken, nothing]
+    )
 
 
 def pooling(levels: int, pooler_type: str, sampling_ratio: int) -> Case:
@@ -174,7 +185,9 @@ def masks(classes: int) -> Case:
     def build(b, logits, labels):
         return b.det.mask_inference(logits, labels)
 
-    runs = [{"logits": torch.randn(n, classes, 6, 6), "labels": torch.randint(0, classes, (n,))} for n in (5, 0)]
+    runs = [
+        {"logits": torch.randn(n, classes, 6, 6), "labels": torch.randint(0, classes, (n,))} for n in (5, 0)
+    ]
     return Case(build, {"logits": f32(R, classes, 6, 6), "labels": i64(R)}, runs)
 
 
@@ -196,7 +209,12 @@ def postprocessing() -> Case:
             "output_size": torch.tensor([[301, 280]] * images),
         }
 
-    types = {"probabilities": f32(R, 1, 28, 28), "given": f32(R, 4), "batch_index": i64(R), "im_info": f32(N, 3)}
+    types = {
+        "probabilities": f32(R, 1, 28, 28),
+        "given": f32(R, 4),
+        "batch_index": i64(R),
+        "im_info": f32(N, 3),
+    }
     inside = inputs(1, 6)
     inside["given"] = boxes(6, 50)
     return Case(build, {**types, "output_size": i64(N, 2)}, [inside])
@@ -225,7 +243,9 @@ def assert_same(expected: dict[str, torch.Tensor], actual: dict[str, object], wh
         got = torch.as_tensor(np.asarray(actual[name]))
         assert got.shape == want.shape, f"{where}: {name} is {list(got.shape)}, not {list(want.shape)}"
         assert got.dtype == want.dtype, f"{where}: {name} is {got.dtype}, not {want.dtype}"
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{where}: {n}: {m}")
+        torch.testing.assert_close(
+            got, want, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{where}: {n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -239,7 +259,9 @@ def test_lowering_agrees_with_the_body(name):
     content = emit(lowered).to_bytes()
     session = OnnxRuntimeModel(content)
     # OpenVINO computes in bfloat16 by default where the processor can; parity is a matter of float32.
-    core = openvino.Core().compile_model(openvino.Core().read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = openvino.Core().compile_model(
+        openvino.Core().read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     taken = {name for port in core.inputs for name in port.get_names()}
     for number, inputs in enumerate(case.runs):
         expected = run(graph, inputs)
@@ -258,6 +280,8 @@ def test_level_thresholds_are_exact(size, level):
     thresholds = torch.tensor(level_thresholds(scales, size, level))
     bits = thresholds.view(torch.int32)
     areas = torch.cat([(bits + step).view(torch.float32) for step in range(-4, 5)])
-    given = torch.stack([torch.zeros_like(areas), torch.zeros_like(areas), torch.ones_like(areas), areas], dim=1)
+    given = torch.stack(
+        [torch.zeros_like(areas), torch.zeros_like(areas), torch.ones_like(areas), areas], dim=1
+    )
     expected = assign_levels(given, scales, size, level)
     assert torch.equal((areas[:, None] >= thresholds).sum(dim=1), expected)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lowering import Case, check, weight
-
 from detc.ir import symbol
+from lowering import Case, check, weight
 
 N, H, W = symbol("N"), symbol("H"), symbol("W")
 IMAGE = "f32[N,3,H,W]"
@@ -176,7 +175,12 @@ def test_reshapes_with_rows_that_may_be_empty():
         rows = b.aten.index.Tensor(x, [b.aten.gt.Scalar(scores, other=0.0)])
         flat = b.aten.flatten.using_ints(rows, start_dim=1)
         back = b.aten.view(flat, size=(-1, 4, 2, 3))
-        return [flat, b.aten.linear(flat, w(b, 5, 24), w(b, 5)), back, b.aten.flatten.using_ints(rows, start_dim=2)]
+        return [
+            flat,
+            b.aten.linear(flat, w(b, 5, 24), w(b, 5)),
+            back,
+            b.aten.flatten.using_ints(rows, start_dim=2),
+        ]
 
     sizes = ({"R": 5},)
     for low, high in ((-2.0, 2.0), (-2.0, -1.0)):
@@ -196,4 +200,7 @@ def test_no_size_is_baked_in():
         EVEN, 6,
     )  # fmt: skip
     lowered = check(case)
-    assert [torch.tensor(c.data.shape).tolist() for c in lowered.weights.values()] == [[8, 3, 3, 3], [8, 3, 1, 1]]
+    assert [torch.tensor(c.data.shape).tolist() for c in lowered.weights.values()] == [
+        [8, 3, 3, 3],
+        [8, 3, 1, 1],
+    ]
