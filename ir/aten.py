@@ -222,8 +222,8 @@ def _resolve(name: str) -> Op | None:
         _make_body(overload),
         _make_infer(overload),
         doc=f"torch's {overload._schema}",
-        # A random number drawn is an effect too: two draws are not one, and none can be done ahead.
-        has_effects=overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags,
+        has_effects=overload._schema.is_mutable,
+        is_random=torch.Tag.nondeterministic_seeded in overload.tags,
     )
 
 

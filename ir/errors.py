@@ -7,7 +7,16 @@ from __future__ import annotations
 
 
 class DetcError(Exception):
-    """Base of every error that detc reports to its user."""
+    """Base of every error that detc reports to its user.
+
+    `pass_name` is the pass in which it came up, if that was in one; the message then begins with it.
+    """
+
+    pass_name: str = ""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.pass_name}: {text}" if self.pass_name else text
 
 
 class InputError(DetcError, ValueError):

@@ -146,6 +146,16 @@ class Node:
                         yield item
 
     @property
+    def previous(self) -> Node | None:
+        """The node right before it in its graph."""
+        return self._previous if self.graph is not None else None
+
+    @property
+    def next(self) -> Node | None:
+        """The node right after it in its graph."""
+        return self._next if self.graph is not None else None
+
+    @property
     def result(self) -> Value:
         """Its only result. Raises IRError when there are several."""
         if len(self.results) != 1:

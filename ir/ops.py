@@ -57,6 +57,9 @@ class Op:
     infer: InferRule
     doc: str = ""
     has_effects: bool = False
+    """Whether it does more than give results, such as changing an operand."""
+    is_random: bool = False
+    """Whether it may draw random numbers: two uses are then not one, and none can be computed ahead."""
     open_attributes: bool = field(default=False)
     """Whether attributes that are not in the list may be given (dialects whose schemas check them themselves)."""
     infer_from: OperandRule | None = None

@@ -1,1 +1,75 @@
-"""Passes: IR in, IR out."""
+"""Passes: IR in, IR out.
+
+A `Pass` changes a graph; a `Pipeline` runs passes in order under the eyes of `Observer`s. Rewrites are
+written as `RewriteRule`s and applied by `apply_rules`; lowerings to a target as a table, by `Conversion`.
+"""
+
+from .anchors import FuseAnchors
+from .base import Context, NoMatch, Pass, PassRun, RuleCount, attribute, erase_if_unused
+from .batch_norm import FoldBatchNorm
+from .bisect import Culprit, bisect
+from .canonicalize import Canonicalize
+from .cleanup import CommonSubexpressions, DeadCode
+from .compare import Mismatch, Reference, Tolerances, compare, detection_groups, flatten_outputs
+from .constants import FoldConstants
+from .conversion import Conversion, LoweringRule, Sizes
+from .dump import DumpIR, load_dump
+from .instances import FLAT_NAMES, FlattenInstances, flat_names
+from .numerics import CheckNumerics, DivergenceError, PassReport
+from .observers import CountNodes, Observer, PrintAfter, PrintChanged, Timing, VerifyEach
+from .patterns import Match, NodePattern, Pattern, PatternBuilder
+from .pipeline import PassError, Pipeline
+from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
+from .rewrite import RewriteRule, apply_rules
+
+__all__ = [
+    "FLAT_NAMES",
+    "Canonicalize",
+    "CheckNumerics",
+    "CommonSubexpressions",
+    "Context",
+    "Conversion",
+    "CountNodes",
+    "Culprit",
+    "DeadCode",
+    "DecomposePostprocess",
+    "DivergenceError",
+    "DumpIR",
+    "FlattenInstances",
+    "FoldBatchNorm",
+    "FoldConstants",
+    "FuseAnchors",
+    "KeepRoiMasks",
+    "LoweringRule",
+    "Match",
+    "Mismatch",
+    "NoMatch",
+    "NodePattern",
+    "Observer",
+    "Pass",
+    "PassError",
+    "PassReport",
+    "PassRun",
+    "Pattern",
+    "PatternBuilder",
+    "Pipeline",
+    "PrintAfter",
+    "PrintChanged",
+    "Reference",
+    "RemovePostprocess",
+    "RewriteRule",
+    "RuleCount",
+    "Sizes",
+    "Timing",
+    "Tolerances",
+    "VerifyEach",
+    "apply_rules",
+    "attribute",
+    "bisect",
+    "compare",
+    "detection_groups",
+    "erase_if_unused",
+    "flat_names",
+    "flatten_outputs",
+    "load_dump",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from detc.ir import Builder, Graph, Node
+from detc.ir import Attribute, Builder, Graph, IRError, Node, freeze
 
 
 class NoMatch(Exception):
@@ -27,17 +28,31 @@ class RuleCount:
     refused: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True)
+class PassRun:
+    """What one pass of a run did. `index` counts from 1; nodes are counted before and after."""
+
+    index: int
+    name: str
+    changed: bool
+    seconds: float
+    nodes_before: int
+    nodes_after: int
+
+
 @dataclass
 class Context:
-    """What a running pass may use. One lives for one run of a pipeline.
+    """What a running pass may use, and the statistics of a pipeline's run.
 
     Attributes:
         pass_name: the running pass, recorded on every node that it makes.
         rules: per (pass, rule) the counts of matches and refusals.
+        runs: what each pass did, in order.
     """
 
     pass_name: str = ""
     rules: dict[tuple[str, str], RuleCount] = field(default_factory=dict)
+    runs: list[PassRun] = field(default_factory=list)
 
     def count(self, rule: str) -> RuleCount:
         """The counts of one rule of the running pass."""
@@ -74,6 +89,16 @@ class Pass(ABC):
     @abstractmethod
     def apply(self, graph: Graph, context: Context) -> bool:
         """Change the graph in place. Returns whether it changed anything."""
+
+
+def attribute(node: Node, name: str) -> Attribute:
+    """A node's attribute, the op's default where it is not given. Raises IRError when there is neither."""
+    if name in node.attributes:
+        return node.attributes[name]
+    default = node.op.attributes.get(name, inspect.Parameter.empty)
+    if default is inspect.Parameter.empty:
+        raise IRError(f"{node.op.name} has no attribute {name!r}")
+    return freeze(default)
 
 
 def erase_if_unused(graph: Graph, node: Node) -> bool:

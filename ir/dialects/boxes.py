@@ -88,7 +88,9 @@ def apply_deltas(deltas: Tensor, boxes: Tensor, *, weights: tuple[float, ...], s
 
     Shapes: deltas f32[R,K*4], K predictions for each box; boxes f32[R,4]; result f32[R,K*4].
     """
-    d = deltas.reshape(len(deltas), deltas.shape[1] // 4, 4) / torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
+    d = deltas.reshape(len(deltas), deltas.shape[1] // 4, 4) / torch.tensor(
+        weights, dtype=deltas.dtype, device=deltas.device
+    )
     size = (boxes[:, 2:] - boxes[:, :2])[:, None]
     centre = boxes[:, None, :2] + 0.5 * size
     new_centre = d[..., :2] * size + centre

@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms
 from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
-from .boxes import apply_deltas, clip, tensor
+from .boxes import anchors, apply_deltas, clip, tensor
 
 
 def _rpn_proposals_type(
@@ -91,4 +91,59 @@ def rpn_proposals(
         torch.cat([r[0] for r in results]),
         torch.cat([r[1] for r in results]),
         torch.cat([r[2] for r in results]),
+    )
+
+
+def _grid_proposals_type(
+    logits: tuple[Type, ...],
+    deltas: tuple[Type, ...],
+    cell_anchors: tuple[Type, ...],
+    im_info: Type,
+    **rest: object,
+) -> tuple[Type, ...]:
+    strides = rest["strides"]
+    if not isinstance(strides, tuple) or len(strides) != len(logits):
+        raise IRError(f"{len(logits)} levels need as many strides, not {strides}")
+    for i, (score, cells) in enumerate(zip(logits, cell_anchors, strict=True)):
+        if tensor(score, 4, "logits").shape[1] != tensor(cells, 2, "cell_anchors").shape[0]:
+            raise IRError(f"level {i}: {cells} cell anchors for the logits {score}")
+    return _rpn_proposals_type(logits, deltas, cell_anchors, im_info)
+
+
+@op("det.grid_proposals", infer=_grid_proposals_type)
+def grid_proposals(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    strides: tuple[int, ...],
+    offset: float,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`det.rpn_proposals` over the anchors of `det.anchors`, which a target need compute only where they are kept.
+
+    Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], cell_anchors f32[A,4]; im_info f32[N,3].
+    Results: as those of `det.rpn_proposals`.
+    """
+    placed = [
+        anchors(score, cells, stride=stride, offset=offset)
+        for score, cells, stride in zip(logits, cell_anchors, strides, strict=True)
+    ]
+    return rpn_proposals(
+        logits,
+        deltas,
+        placed,
+        im_info,
+        weights=weights,
+        scale_clamp=scale_clamp,
+        nms_thresh=nms_thresh,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
+        min_box_size=min_box_size,
     )

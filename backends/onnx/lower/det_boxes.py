@@ -18,7 +18,7 @@ from .det_common import (
     floats,
     ints,
     iota,
-    not_finite_as_nan,
+    magnitude,
     scalar,
     split,
     whwh,
@@ -66,7 +66,8 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
         raise NoMatch("the number of classes is not known")
     threshold, limit = float(node.attributes["score_thresh"]), int(node.attributes["topk_per_image"])  # type: ignore[arg-type]
     foreground, _ = split(b, scores, (classes - 1, 1), axis=1)
-    foreground = b.onnx.Add(foreground, not_finite_as_nan(b, boxes, columns))
+    size = b.onnx.Add(magnitude(b, boxes, 1), magnitude(b, scores, 1))
+    finite = b.onnx.Less(size, scalar(b, math.inf))  # [R]
 
     bounds = b.onnx.Gather(whwh(b, im_info), batch_index, axis=0)
     per_row = b.onnx.Reshape(boxes, ints(b, -1, columns // 4, 4))
@@ -77,7 +78,7 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
     class_scores = b.onnx.Transpose(foreground, perm=[1, 0])  # [K, R]
 
     images = b.onnx.Unsqueeze(iota(b, im_info, 0), ints(b, 1))  # [N, 1]
-    of_image = b.onnx.Equal(batch_index, images)  # [N, R]
+    of_image = b.onnx.And(b.onnx.Equal(batch_index, images), finite)  # [N, R]
     never = min(threshold, 0.0) - 1.0
     candidates = b.onnx.Where(
         of_image, b.onnx.Unsqueeze(class_scores, ints(b, 1)), scalar(b, never)

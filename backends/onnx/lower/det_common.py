@@ -67,9 +67,12 @@ def decode(b: Builder, deltas: Value, boxes: Value, weights: tuple[float, ...], 
     return b.onnx.Concat([b.onnx.Sub(centre, half), b.onnx.Add(centre, half)], axis=-1)
 
 
-def not_finite_as_nan(b: Builder, value: Value, columns: int) -> Value:
-    """Zero f32[...,1] where all of the last axis is finite, NaN elsewhere. A sum with NaN passes no threshold."""
-    return b.onnx.MatMul(value, b.graph.constant(torch.zeros(columns, 1), "zeros"))
+def magnitude(b: Builder, value: Value, axis: int) -> Value:
+    """The sum of absolute values along an axis: finite exactly where all of them are.
+
+    It is compared with infinity. (Runtimes simplify x * 0 to 0, so that NaN cannot be carried along that way.)
+    """
+    return b.onnx.ReduceL1(value, ints(b, axis), keepdims=0)
 
 
 def best_per_row(b: Builder, values: Value, limit: int) -> tuple[Value, Value, Value]:

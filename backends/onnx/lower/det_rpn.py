@@ -19,7 +19,7 @@ from .det_common import (
     decode,
     floats,
     ints,
-    not_finite_as_nan,
+    magnitude,
     scalar,
     split,
     whwh,
@@ -81,19 +81,22 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
     cells = [c for c in per_cell if isinstance(c, int)]
     if len(cells) != levels:
         raise NoMatch("the number of anchors per position is not known")
+    if grid and (len(set(cells)) != 1 or not all(isinstance(c, Constant) for c in node.operand_list(2))):
+        raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
 
-    # How many anchors each level has, and how many it gives.
+    # How many anchors each level has.
     sizes = [b.onnx.Shape(m, start=2, end=4) for m in logits]
     table = b.onnx.Reshape(b.onnx.Concat(sizes, axis=0), ints(b, levels, 2))
     counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *cells))
-    limits = b.onnx.Min([counts, ints(b, before)])
-    taken = [limits] if levels == 1 else list(split(b, limits, (1,) * levels, axis=0))
 
     best: list[Value] = []
     index: list[Value] = []
-    for level, count in zip(logits, taken, strict=True):
+    taken: list[Value] = []
+    for level in logits:
         flat = b.onnx.Reshape(b.onnx.Transpose(level, perm=[0, 2, 3, 1]), ints(b, 0, -1))
+        count = b.onnx.Min([b.onnx.Shape(flat, start=1), ints(b, before)])
         values, places = b.onnx.TopK(flat, count, axis=1)
+        taken.append(count)
         best.append(values)
         index.append(places)
     scores = _concat(b, best, 1)  # [N, K]
@@ -114,11 +117,10 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
     boxes = clip(b, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
     low, high = split(b, boxes, (2, 2), axis=-1)
     side = b.onnx.ReduceMin(b.onnx.Sub(high, low), ints(b, 2), keepdims=0)
-    poison = b.onnx.Add(
-        b.onnx.Squeeze(not_finite_as_nan(b, decoded, 4), ints(b, 2)), b.onnx.Mul(scores, scalar(b, 0.0))
-    )
+    size = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
     least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
-    valid = b.onnx.Unsqueeze(b.onnx.Greater(b.onnx.Add(side, poison), least), ints(b, 1))  # [N, 1, K]
+    valid = b.onnx.And(b.onnx.Less(size, scalar(b, math.inf)), b.onnx.Greater(side, least))
+    valid = b.onnx.Unsqueeze(valid, ints(b, 1))  # [N, 1, K]
 
     # Within a level the candidates are sorted, so their rank orders them as their logit does; and it is positive,
     # which NonMaxSuppression's threshold of zero needs.

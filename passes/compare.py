@@ -1,0 +1,267 @@
+"""Comparing what graphs compute: detections matched one to one, other tensors element by element.
+
+Detections are compared as sets: NMS gives no order among equals, and a score's last digits may change the
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from detc.ir import DetcError, InstancesType, Type
+from detc.ir.dialects.instances import InstancesBatch
+from torch import Tensor
+
+from .instances import flat_names
+
+
+class Mismatch(DetcError):
+    """Two results differ by more than the tolerances. `output` says in what."""
+
+    def __init__(self, output: str, problem: str) -> None:
+        super().__init__(f"{output}: {problem}")
+        self.output = output
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How much two results may differ.
+
+    Attributes:
+        rtol, atol: for tensors, element by element.
+        iou: the least overlap of two boxes (x0 y0 x1 y1) of one detection.
+        score: the largest difference of two scores of one detection.
+        mask_iou: the least overlap of two masks; those that are probabilities are cut at 0.5.
+        keypoint: the largest distance of two keypoints in pixels, along each axis.
+        threshold: a detection whose score is this near to a score threshold may be there or not.
+    """
+
+    rtol: float = 1e-3
+    atol: float = 1e-5
+    iou: float = 0.99
+    score: float = 1e-3
+    mask_iou: float = 0.98
+    keypoint: float = 0.5
+    threshold: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A graph's results as tensors by name, and which of them are fields of one set of detections.
+
+    Attributes:
+        groups: for each set of detections, role (`boxes`, `scores`, `classes`, ...) -> name of the tensor.
+        score_thresholds: scores at which detections are let through.
+    """
+
+    tensors: Mapping[str, Tensor]
+    groups: Sequence[Mapping[str, str]]
+    score_thresholds: Sequence[float] = ()
+
+
+def flatten_outputs(outputs: Mapping[str, Any], types: Mapping[str, Type]) -> dict[str, Tensor]:
+    """A graph's results with instances taken apart, named as `FlattenInstances` names them."""
+    names = flat_names(types)
+    flat: dict[str, Tensor] = {}
+    for output, value in outputs.items():
+        if isinstance(value, InstancesBatch):
+            flat.update({names[output, field]: tensor for field, tensor in value.fields.items()})
+        else:
+            flat[output] = value
+    return flat
+
+
+def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
+    """Which outputs are fields of one set of detections: role -> output.
+
+    Instances are a set each. Flat outputs are one where there are boxes, scores and batch_index with a common
+    prefix; all tensors that share their first, data-dependent size belong to it.
+    """
+    groups: list[dict[str, str]] = []
+    for output, type in types.items():
+        if isinstance(type, InstancesType):
+            names = {key: name for key, name in flat_names(types).items() if key[0] == output}
+            roles = {_role(name, output): name for name in names.values()}
+            if {"boxes", "scores", "batch_index"} <= set(roles):
+                groups.append(roles)
+    for name, type in types.items():
+        if not name.endswith("boxes") or isinstance(type, InstancesType):
+            continue
+        prefix = name.removesuffix("boxes")
+        if all(f"{prefix}{role}" in types for role in ("scores", "batch_index")):
+            rows = getattr(type, "shape", (None,))[0]
+            fields = [n for n, t in types.items() if getattr(t, "shape", (0,))[:1] == (rows,)]
+            groups.append({n.removeprefix(prefix): n for n in fields})
+    return groups
+
+
+def _role(name: str, output: str) -> str:
+    return name.removeprefix(f"{output}_")
+
+
+def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Tolerances) -> dict[str, float]:
+    """The largest difference of each output.
+
+    Errors:
+        Mismatch: an output is missing, or differs by more than the tolerances.
+    """
+    missing = [name for name in expected.tensors if name not in actual]
+    if missing:
+        raise Mismatch(missing[0], "it is missing")
+    differences: dict[str, float] = {}
+    grouped: set[str] = set()
+    for group in expected.groups:
+        grouped.update(group.values())
+        differences.update(_compare_detections(group, expected, actual, tolerances))
+    for name, tensor in expected.tensors.items():
+        if name not in grouped:
+            differences[name] = _compare_tensors(name, tensor, actual[name], tolerances)
+    return differences
+
+
+def _compare_tensors(name: str, expected: Tensor, actual: Tensor, tolerances: Tolerances) -> float:
+    if expected.shape != actual.shape:
+        raise Mismatch(name, f"the shape is {list(actual.shape)}, not {list(expected.shape)}")
+    if expected.dtype != actual.dtype:
+        raise Mismatch(name, f"the dtype is {actual.dtype}, not {expected.dtype}")
+    left, right = expected.double(), actual.double()
+    difference = torch.where(left == right, 0.0, (left - right).abs())
+    # nan where nan is expected is no difference, anything else not finite is.
+    difference[torch.isnan(left) & torch.isnan(right)] = 0.0
+    exact = not expected.dtype.is_floating_point
+    allowed = torch.zeros_like(left) if exact else tolerances.atol + tolerances.rtol * left.abs()
+    wrong = ~(difference <= allowed)
+    if wrong.any():
+        at = int(wrong.double().argmax())
+        count = int(wrong.sum())
+        pair = f"{right.flatten()[at].item():.6g} for {left.flatten()[at].item():.6g}"
+        raise Mismatch(name, f"{count} of {wrong.numel()} elements, such as {pair}")
+    return float(difference.max()) if difference.numel() else 0.0
+
+
+def _compare_detections(
+    group: Mapping[str, str], expected: Reference, actual: Mapping[str, Tensor], tolerances: Tolerances
+) -> dict[str, float]:
+    mine = {role: expected.tensors[name] for role, name in group.items()}
+    theirs = {role: actual[name] for role, name in group.items()}
+    for role, name in group.items():
+        if len(theirs[role]) != len(theirs["boxes"]):
+            raise Mismatch(name, f"{len(theirs[role])} rows for {len(theirs['boxes'])} boxes")
+    pairing = _Pairing(mine, theirs, tolerances)
+    for rows, scores, where in (
+        (pairing.left_over, mine["scores"], "is missing"),
+        (pairing.extra, theirs["scores"], "should not be there"),
+    ):
+        for row in rows:
+            score = float(scores[row])
+            if not any(abs(score - t) <= tolerances.threshold for t in expected.score_thresholds):
+                raise Mismatch(group["boxes"], f"a detection {where}: {_described(row, pairing, where)}")
+    left = torch.tensor(pairing.left, dtype=torch.int64)
+    right = torch.tensor(pairing.right, dtype=torch.int64)
+    return {
+        name: _compare_field(role, name, mine[role][left], theirs[role][right], tolerances)
+        for role, name in group.items()
+    }
+
+
+def _described(row: int, pairing: _Pairing, where: str) -> str:
+    side = pairing.mine if where == "is missing" else pairing.theirs
+    box = ", ".join(f"{x:.2f}" for x in side["boxes"][row].tolist())
+    category = f", class {int(side['classes'][row])}" if "classes" in side else ""
+    image = int(side["batch_index"][row])
+    return f"image {image}{category}, score {float(side['scores'][row]):.4f}, box ({box})"
+
+
+def _compare_field(role: str, name: str, left: Tensor, right: Tensor, tolerances: Tolerances) -> float:
+    if left.shape != right.shape or left.dtype != right.dtype:
+        raise Mismatch(name, f"{right.dtype}{list(right.shape)}, not {left.dtype}{list(left.shape)}")
+    if not left.numel():
+        return 0.0
+    if role == "masks":
+        worst = 1.0 - float(mask_overlap(left, right).min())
+        if not worst <= 1.0 - tolerances.mask_iou:
+            raise Mismatch(name, f"two masks of one detection have an IoU of {1 - worst:.4f}")
+        return worst
+    difference = (left.double() - right.double()).abs()
+    if role == "keypoints":
+        worst = float(difference[..., :2].max())
+        if not worst <= tolerances.keypoint:
+            raise Mismatch(name, f"two keypoints of one detection are {worst:.3f} px apart")
+    elif role not in ("boxes", "scores", "classes", "batch_index"):
+        # These were looked at when the detections were paired.
+        return _compare_tensors(name, left, right, tolerances)
+    return float(difference.max())
+
+
+@dataclass
+class _Pairing:
+    """Detections paired one to one: the same image and class, boxes that overlap, scores that are close.
+
+    The best-overlapping pair is taken first.
+    """
+
+    mine: Mapping[str, Tensor]
+    theirs: Mapping[str, Tensor]
+    tolerances: Tolerances
+    left: list[int] = field(default_factory=list)
+    right: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for image, category in self._kinds():
+            self._pair(self._rows(self.mine, image, category), self._rows(self.theirs, image, category))
+
+    @property
+    def left_over(self) -> list[int]:
+        """Rows of the reference without a partner."""
+        return sorted(set(range(len(self.mine["boxes"]))) - set(self.left))
+
+    @property
+    def extra(self) -> list[int]:
+        """Rows of the other result without a partner."""
+        return sorted(set(range(len(self.theirs["boxes"]))) - set(self.right))
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        classes = self.mine.get("classes", torch.zeros_like(self.mine["batch_index"]))
+        return sorted(set(zip(self.mine["batch_index"].tolist(), classes.tolist(), strict=True)))
+
+    def _rows(self, side: Mapping[str, Tensor], image: int, category: int) -> Tensor:
+        classes = side.get("classes", torch.zeros_like(side["batch_index"]))
+        return torch.nonzero((side["batch_index"] == image) & (classes == category))[:, 0]
+
+    def _pair(self, mine: Tensor, theirs: Tensor) -> None:
+        overlap = box_overlap(self.mine["boxes"][mine], self.theirs["boxes"][theirs])
+        gap = (self.mine["scores"][mine].double()[:, None] - self.theirs["scores"][theirs].double()).abs()
+        near = (overlap >= self.tolerances.iou) & (gap <= self.tolerances.score)
+        rows, columns = (index.tolist() for index in torch.nonzero(near, as_tuple=True))
+        ranked = sorted(zip(rows, columns, strict=True), key=lambda p: (-float(overlap[p]), float(gap[p])))
+        taken_left: set[int] = set()
+        taken_right: set[int] = set()
+        for row, column in ranked:
+            if row not in taken_left and column not in taken_right:
+                taken_left.add(row)
+                taken_right.add(column)
+                self.left.append(int(mine[row]))
+                self.right.append(int(theirs[column]))
+
+
+def box_overlap(left: Tensor, right: Tensor) -> Tensor:
+    """IoU (f64[A,B]) of boxes [A,4] and [B,4]; of rotated boxes [.,5] 1 where all five are within 0.1."""
+    a, b = left.double()[:, None], right.double()[None]
+    if left.shape[-1] != 4:
+        return ((a - b).abs() <= 0.1).all(dim=-1).double()
+    size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    shared = size.prod(dim=-1)
+    union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
+    # Two boxes without an area overlap fully where they are the same.
+    return torch.where(union > 0, shared / union, (a == b).all(dim=-1).double())
+
+
+def mask_overlap(left: Tensor, right: Tensor) -> Tensor:
+    """IoU (f64[D]) of masks [D,...], row by row. Probabilities are cut at 0.5; empty masks overlap fully."""
+    a, b = ((m if m.dtype is torch.bool else m >= 0.5).flatten(1) for m in (left, right))
+    union = (a | b).sum(dim=1).double()
+    return torch.where(union > 0, (a & b).sum(dim=1).double() / union, 1.0)

@@ -1,0 +1,153 @@
+"""Writing the IR between passes to files, and reading such a file back."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from detc.ir import Constant, Graph, InputError, ParseError, parse_graph, print_graph
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from typing_extensions import override
+
+from .base import Pass
+from .observers import Observer
+
+WEIGHTS_FILE = "weights.safetensors"
+_MARK = {"written_by": "detc DumpIR"}
+_OWN_FILE = re.compile(r"\d{3}_[\w-]+\.ir$")
+
+
+class DumpIR(Observer):
+    """Writes `000_captured.ir`, `001_first-pass.ir`, ... and, at the end, one `weights.safetensors` for all
+    of them.
+
+    The first file is named after the graph's level. A weight that has other data than an earlier stage's
+    weight of its name gets a name of its own in the dump, so the file holds every stage's. Files of an
+    earlier dump in the folder are replaced, others stay. `load_dump` reads a file back.
+
+    Errors:
+        InputError: the folder cannot be written to, or holds a `weights.safetensors` of another origin.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._weights: dict[str, torch.Tensor] = {}
+
+    @override
+    def start(self, graph: Graph) -> None:
+        self._weights = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear()
+            self._write(graph, 0, graph.level)
+        except OSError as error:
+            raise InputError(f"cannot write IR to {self.folder}: {error.strerror}") from None
+
+    @override
+    def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
+        self._write(graph, index, pass_.name)
+
+    @override
+    def finish(self) -> None:
+        if not self.folder.is_dir():
+            return
+        target = self.folder / WEIGHTS_FILE
+        beside = target.with_suffix(".partial")
+        save_file(_apart(self._weights), beside, metadata=_MARK)
+        os.replace(beside, target)
+
+    def _clear(self) -> None:
+        weights = self.folder / WEIGHTS_FILE
+        if weights.exists() and not _is_own(weights):
+            raise InputError(f"{weights} is not of an IR dump: choose another folder")
+        for path in self.folder.iterdir():
+            if _OWN_FILE.match(path.name):
+                path.unlink()
+
+    def _write(self, graph: Graph, index: int, name: str) -> None:
+        renamed = self._keep_weights(graph, index)
+        text = print_graph(_with_names(graph, renamed) if renamed else graph)
+        (self.folder / f"{index:03d}_{name}.ir").write_text(text, encoding="utf-8")
+
+    def _keep_weights(self, graph: Graph, index: int) -> dict[str, str]:
+        renamed: dict[str, str] = {}
+        for name, weight in graph.weights.items():
+            if weight.data.is_meta:
+                continue
+            kept = name
+            while not _is_same(self._weights.setdefault(kept, weight.data), weight.data):
+                kept = f"{kept}__{index:03d}"
+            if kept != name:
+                renamed[name] = kept
+        return renamed
+
+
+def load_dump(path: str | os.PathLike[str]) -> Graph:
+    """The graph of one dumped file, with the weights that lie beside it (without data where they are
+    missing).
+
+    Errors:
+        InputError: the file cannot be read.
+        ParseError: it is no IR.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ParseError(f"{file} is no text") from None
+    weights: dict[str, torch.Tensor] = {}
+    beside = file.parent / WEIGHTS_FILE
+    if beside.exists():
+        try:
+            with safe_open(beside, framework="pt") as stored:
+                # Of all stages' weights only those that this text names are read.
+                names = set(parse_graph(text).weights).intersection(stored.keys())
+                weights = {name: stored.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise InputError(f"cannot read {beside}: {error}") from None
+    return parse_graph(text, weights)
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return (stored.metadata() or {}).get("written_by") == _MARK["written_by"]
+    except SafetensorError:
+        return False
+
+
+def _is_same(kept: torch.Tensor, data: torch.Tensor) -> bool:
+    if kept is data:
+        return True
+    if kept.shape != data.shape or kept.dtype != data.dtype:
+        return False
+    return kept.data_ptr() == data.data_ptr() or torch.equal(kept, data)
+
+
+def _apart(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors as the file format wants them: contiguous, none in another's storage."""
+    taken: set[int] = set()
+    result: dict[str, torch.Tensor] = {}
+    for name, tensor in weights.items():
+        storage = tensor.untyped_storage()
+        whole = tensor.is_contiguous() and storage.nbytes() == tensor.numel() * tensor.element_size()
+        if not whole or storage.data_ptr() in taken:
+            tensor = tensor.detach().clone(memory_format=torch.contiguous_format)  # noqa: PLW2901
+        taken.add(storage.data_ptr())
+        result[name] = tensor.detach()
+    return result
+
+
+def _with_names(graph: Graph, renamed: dict[str, str]) -> Graph:
+    twin = graph.clone()
+    for old, new in renamed.items():
+        weight = twin.weights.pop(old)
+        replacement = Constant(weight.data, new)
+        twin.weights[new] = replacement
+        twin.replace_uses(weight, replacement)
+    return twin

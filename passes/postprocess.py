@@ -1,0 +1,219 @@
+"""Passes on `det.postprocess`, which brings detections from the network's input into the output image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from detc.ir import (
+    Attribute,
+    Dim,
+    Graph,
+    InstancesType,
+    IRError,
+    Node,
+    SymExpr,
+    TensorType,
+    Type,
+    Value,
+    infer_types,
+)
+from detc.ir.dialects.masks import BOX_FIELDS
+from detc.ir.ops import FRESH_PREFIX
+from detc.ir.types import substitute_type, tensors_of, type_symbols
+from typing_extensions import override
+
+from .base import Context, Pass, attribute
+
+
+@dataclass(frozen=True)
+class RemovePostprocess(Pass):
+    """Drop postprocessing: detections stay in pixels of the network's input, masks stay as the head gave
+    them.
+
+    Before:
+        input %output_size: i64[N,2]
+        %r: instances<pred_boxes: f32[kept,4], ...> = det.postprocess(%d, %im_info, %output_size, ...)
+        return instances=%r
+    After:
+        return instances=%d
+
+    An input that only postprocessing used, such as `output_size`, goes away.
+    """
+
+    changes_meaning: ClassVar[bool] = True
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        removed = [node for node in graph if node.op.name == "det.postprocess"]
+        sizes: dict[str, Dim] = {}
+        stale: set[Value] = set()
+        for node in removed:
+            instances = node.operand(0)
+            used = list(node.operand_values)
+            sizes.update(_renamed(node.result.type, instances.type))
+            stale.add(instances)
+            graph.replace_uses(node.result, instances)
+            graph.erase(node)
+            for value in used:
+                if any(value is v for v in graph.inputs) and not value.is_used and not graph.is_output(value):
+                    graph.remove_input(value)
+        if removed:
+            _retype(graph, stale, sizes)
+        return bool(removed)
+
+
+@dataclass(frozen=True)
+class KeepRoiMasks(Pass):
+    """Leave masks as the head gave them; boxes are still brought into the output image.
+
+    Before:
+        %r: instances<..., pred_masks: bool[kept,h,w]> = det.postprocess(%d, %im_info, %size,
+        mask_threshold=0.5)
+    After:
+        %r: instances<..., pred_masks: f32[kept,1,28,28]> =
+            det.postprocess(%d, %im_info, %size, mask_threshold=0.5, paste=False)
+    """
+
+    changes_meaning: ClassVar[bool] = True
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        stale: set[Value] = set()
+        for node in graph:
+            if node.op.name != "det.postprocess" or not attribute(node, "paste"):
+                continue
+            before = node.operand(0).type
+            after = node.result.type
+            if not isinstance(before, InstancesType) or not isinstance(after, InstancesType):
+                raise IRError("det.postprocess takes and gives instances")
+            masks = dict(before.fields).get("pred_masks")
+            if masks is None:
+                continue
+            rows = after.field("pred_masks").shape[0]
+            kept = masks.with_shape(rows, *masks.shape[1:])
+            type = InstancesType(tuple((n, kept if n == "pred_masks" else t) for n, t in after.fields))
+            twin = context.builder(graph, node).node(
+                node.op, node.operands, {**node.attributes, "paste": False}, [type]
+            )
+            graph.replace_uses(node.result, twin.result)
+            graph.erase(node)
+            stale.add(twin.result)
+        if stale:
+            _retype(graph, stale, {})
+        return bool(stale)
+
+
+@dataclass(frozen=True)
+class DecomposePostprocess(Pass):
+    """Write postprocessing out as ops on the fields.
+
+    Before:
+        %r: instances<...> = det.postprocess(%d, %im_info, %output_size, mask_threshold=0.5)
+    After:
+        %b: f32[detections,4] = instances.get(%d, field="pred_boxes")
+        %i: i64[detections] = instances.get(%d, field="batch_index")
+        %s: f32[detections,4] = det.rescale_boxes(%b, %i, %im_info, %output_size)
+        %k: i64[kept] = det.nonempty(%s)
+        %b2: f32[kept,4] = aten.index_select(%s, %k, dim=0)                       # and so each field
+        %m2: bool[kept,h,w] = det.paste_masks(%m, %b2, %i2, %output_size, threshold=0.5)
+        %r: instances<...> = instances.make([%b2, ...], names=("pred_boxes", ...))
+    """
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        changed = False
+        for node in graph:
+            if node.op.name == "det.postprocess":
+                _decompose(graph, node, context)
+                changed = True
+        return changed
+
+
+def _decompose(graph: Graph, node: Node, context: Context) -> None:
+    b = context.builder(graph, node)
+    instances, im_info, output_size = (node.operand(i) for i in range(3))
+    before, after = instances.type, node.result.type
+    if not isinstance(before, InstancesType) or not isinstance(after, InstancesType):
+        raise IRError("det.postprocess takes and gives instances")
+    fields = {name: b.instances.get(instances, field=name) for name, _ in before.fields}
+    boxes = next((name for name in BOX_FIELDS if name in fields), None)
+    if boxes is None:
+        raise IRError(f"instances without boxes ({', '.join(BOX_FIELDS)}) cannot be postprocessed")
+    fields[boxes] = b.det.rescale_boxes(fields[boxes], fields["batch_index"], im_info, output_size)
+    rows: Value = b.det.nonempty(fields[boxes])
+    # The new rows are the ones that the old node gave; they keep their name.
+    rows.type = rows.tensor_type.with_shape(after.fields[0][1].shape[0])
+    fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}
+    if "pred_masks" in fields and attribute(node, "paste"):
+        pasted: Value = b.det.paste_masks(
+            fields["pred_masks"],
+            fields[boxes],
+            fields["batch_index"],
+            output_size,
+            threshold=node.attributes["mask_threshold"],
+        )
+        pasted.type = after.field("pred_masks")
+        fields["pred_masks"] = pasted
+    made = b.instances.make(list(fields.values()), names=tuple(fields))
+    graph.replace_uses(node.result, made)
+    graph.erase(node)
+
+
+def _renamed(old: Type, new: Type) -> dict[str, Dim]:
+    """What each size that is a name in the old type is in the new one, where both have a dimension there."""
+    renamed: dict[str, Dim] = {}
+    for was, now in _paired(old, new):
+        for before, after in zip(was.shape, now.shape, strict=False):
+            known = before.as_symbol if isinstance(before, SymExpr) else None
+            if known is not None and before != after and was.rank == now.rank:
+                renamed.setdefault(known.name, after)
+    return renamed
+
+
+def _paired(old: Type, new: Type) -> Iterator[tuple[TensorType, TensorType]]:
+    return zip(tensors_of(old), tensors_of(new), strict=True)
+
+
+def _retype(graph: Graph, stale: set[Value], sizes: Mapping[str, Dim]) -> None:
+    """Infer again the types downstream of values whose type has changed. `sizes` have another name now."""
+    for node in graph:
+        if sizes:
+            for name, value in node.attributes.items():
+                node.attributes[name] = _substitute(value, sizes)
+            for result in node.results:
+                result.type = substitute_type(result.type, sizes)
+        if not any(value in stale for value in node.operand_values):
+            continue
+        inferred = infer_types(node.op, node.operands, node.attributes)
+        for result, type in zip(node.results, inferred, strict=True):
+            renewed = _with_known_sizes(type, result.type)
+            if renewed != result.type:
+                result.type = renewed
+                stale.add(result)
+
+
+def _with_known_sizes(inferred: Type, declared: Type) -> Type:
+    """The inferred type, in which a size that depends on data has the name that it was declared with."""
+    names: dict[str, Dim] = {}
+    for fresh, known in itertools.zip_longest(tensors_of(inferred), tensors_of(declared)):
+        if fresh is None or known is None or fresh.rank != known.rank:
+            continue
+        for dim, old in zip(fresh.shape, known.shape, strict=True):
+            symbol = dim.as_symbol if isinstance(dim, SymExpr) else None
+            if symbol is not None and symbol.name.startswith(FRESH_PREFIX):
+                names.setdefault(symbol.name, old)
+    missing = {s.name for s in type_symbols(inferred) if s.name.startswith(FRESH_PREFIX)} - set(names)
+    if missing:
+        raise IRError(f"no name is known for the size {', '.join(sorted(missing))}")
+    return substitute_type(inferred, names)
+
+
+def _substitute(attribute: Attribute, sizes: Mapping[str, Dim]) -> Attribute:
+    if isinstance(attribute, SymExpr):
+        return attribute.substitute(sizes)
+    if isinstance(attribute, tuple):
+        return tuple(_substitute(item, sizes) for item in attribute)
+    return attribute
