@@ -17,6 +17,7 @@ from detc.passes import (
     RemovePostprocess,
 )
 
+from .cleanup import CleanUpOnnx
 from .lower import LowerToOnnx
 
 FLATTEN: tuple[Pass, ...] = (
@@ -35,6 +36,7 @@ OPTIMIZE: tuple[Pass, ...] = (
 )
 LOWER: tuple[Pass, ...] = (
     LowerToOnnx(),
+    CleanUpOnnx(),
     # Lowering each op by itself leaves the same shapes and constants behind in several places.
     FoldConstants(),
     CommonSubexpressions(),
