@@ -14,6 +14,7 @@ from .compare import Mismatch, Reference, Tolerances, compare, detection_groups,
 from .constants import FoldConstants
 from .conversion import Conversion, LoweringRule, Sizes
 from .dump import DumpIR, load_dump
+from .fuse import Fuse
 from .instances import FLAT_NAMES, FlattenInstances, flat_names
 from .numerics import CheckNumerics, DivergenceError, PassReport
 from .observers import CountNodes, Observer, PrintAfter, PrintChanged, Timing, VerifyEach
@@ -39,6 +40,7 @@ __all__ = [
     "FoldBatchNorm",
     "FoldConstants",
     "FuseAnchors",
+    "Fuse",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",

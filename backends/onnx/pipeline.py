@@ -10,6 +10,7 @@ from detc.passes import (
     FlattenInstances,
     FoldBatchNorm,
     FoldConstants,
+    Fuse,
     FuseAnchors,
     KeepRoiMasks,
     Pass,
@@ -30,6 +31,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     FuseAnchors(),
     # Before constants are folded: a fold needs the normalization's parameters as they are.
     FoldBatchNorm(),
+    Fuse(),
     FoldConstants(),
     CommonSubexpressions(),
     DeadCode(),

@@ -23,6 +23,8 @@ from ..errors import InputError
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LFS_MAGIC = b"version https://git-lfs"
+# What torch.save began files with before its zip format: a pickle of the number 0x1950A86A20F9469CFC6C.
+_OLD_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class StateDict(dict[str, Tensor]):
@@ -65,7 +67,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
         raise InputError(f"{path} is empty")
     if path.suffix == ".safetensors":
         return _named_tensors(_read_safetensors(path), path)
-    if path.suffix == ".pkl" and not head.startswith(_ZIP_MAGIC):
+    if path.suffix == ".pkl" and not head.startswith((_ZIP_MAGIC, _OLD_TORCH_MAGIC)):
         return _named_tensors(_read_pickle(path), path)
     return _named_tensors(_read_torch(path), path)
 
@@ -160,7 +162,7 @@ def _first_line(error: Exception) -> str:
 def _named_tensors(loaded: Any, path: Path) -> StateDict:
     """Find the weights in what a file held, and make tensors of them."""
     if not isinstance(loaded, Mapping):
-        raise InputError(f"{path} holds a {type(loaded).__name__}, not weights by name")
+        raise InputError(f"{path} holds no weights by name, but a {type(loaded).__name__}")
     weights: Any = loaded
     for key in ("model", "model_state"):
         if isinstance(loaded.get(key), Mapping):
@@ -198,7 +200,7 @@ def _tensor(name: str, value: Any, path: Path) -> Tensor:
             return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), ndmin=value.ndim))
         except TypeError as error:
             raise InputError(f"{path}: {name} has the type {value.dtype}, which is no tensor's") from error
-    raise InputError(f"{path} holds no weights by name: {name} is a {type(value).__name__}, not a tensor")
+    raise InputError(f"{path} holds no weights by name: {name} is no tensor, but a {type(value).__name__}")
 
 
 def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

@@ -115,6 +115,17 @@ def _meeting_pairs(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     return i, j
 
 
+def _may_overlap(boxes: Tensor, i: Tensor, j: Tensor, iou_threshold: float) -> Tensor:
+    """Which pairs can reach the threshold at all: what they share is at most what their bounding rectangles
+    share.
+    """
+    low, high = _bounds(boxes)
+    area = (boxes[:, 2] * boxes[:, 3]).double()
+    shared = (torch.min(high[i], high[j]) - torch.max(low[i], low[j])).clamp(min=0).prod(1)
+    shared = torch.min(shared, torch.min(area[i], area[j]))
+    return shared >= (iou_threshold - 1e-3) * (area[i] + area[j] - shared)
+
+
 def _iou_of_pairs(boxes1: Tensor, boxes2: Tensor, i: Tensor, j: Tensor) -> Tensor:
     chunks = zip(i.split(_PAIRS_PER_CHUNK), j.split(_PAIRS_PER_CHUNK), strict=True)
     return torch.cat([paired_iou_rotated(boxes1[a], boxes2[b]) for a, b in chunks])
@@ -146,6 +157,8 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     better, worse = _meeting_pairs(ranked, ranked)
     later = better < worse
     better, worse = better[later], worse[later]
+    possible = _may_overlap(ranked, better, worse, iou_threshold)
+    better, worse = better[possible], worse[possible]
     overlapping = _iou_of_pairs(ranked, ranked, better, worse).float() >= iou_threshold
     better, worse = better[overlapping].cpu(), worse[overlapping].cpu().numpy()
     # `better` ascends: the boxes that overlap box k are worse[starts[k] : starts[k + 1]].
