@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, Node, Value
-from detc.passes.base import Context, NoMatch, Pass, erase_if_unused
+from detc.passes.base import Context, NoMatch, Pass
+from detc.passes.patterns import Match, NodePattern, Pattern, PatternBuilder
+from detc.passes.rewrite import RewriteRule, apply_rules
 
-Rewrite = Callable[[Builder, Node], Value]
-"""A value that may stand for the node's result. Raises NoMatch(why) to leave the node alone."""
-
+_WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
 _EXACT_INTO: dict[torch.dtype, set[torch.dtype]] = {
-    torch.bool: {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64},
-    torch.uint8: {torch.int16, torch.int32, torch.int64, torch.float32, torch.float64},
-    torch.int8: {torch.int16, torch.int32, torch.int64, torch.float32, torch.float64},
-    torch.int16: {torch.int32, torch.int64, torch.float32, torch.float64},
+    torch.bool: {*_WHOLE[1:], torch.int8, torch.float32, torch.float64},
+    torch.uint8: {*_WHOLE[2:], torch.float32, torch.float64},
+    torch.int8: {*_WHOLE[2:], torch.float32, torch.float64},
+    torch.int16: {*_WHOLE[3:], torch.float32, torch.float64},
     torch.int32: {torch.int64, torch.float64},
     torch.float16: {torch.float32, torch.float64},
     torch.float32: {torch.float64},
@@ -34,214 +33,260 @@ class CleanUpOnnx(Pass):
     Before:
         %1: f32[N,H,W,8] = onnx.Transpose(%x, perm=(0, 2, 3, 1))
         %2: f32[N,8,H,W] = onnx.Transpose(%1, perm=(0, 3, 1, 2))
-        %3: f32[N,8*H*W] = onnx.Reshape(%2, i64[2]{0, -1})
-        %4: i64[1] = onnx.Shape(%w, start=0, end=1)
+        %3: f32[N,8,H*W] = onnx.Reshape(%2, i64[3]{0, 8, -1})
+        %4: f32[N,8*H*W] = onnx.Reshape(%3, i64[2]{0, -1})
     After:
-        %3: f32[N,8*H*W] = onnx.Reshape(%x, i64[2]{0, -1})
-        and i64[1]{8} where %4 was used
+        %4: f32[N,8*H*W] = onnx.Reshape(%x, i64[2]{0, -1})
     """
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        changed = False
-        for node in graph:
-            for name, rewrite in RULES.get(node.op.name, ()):
-                count = context.count(name)
-                count.tried += 1
-                try:
-                    new = rewrite(context.builder(graph, node), node)
-                except NoMatch as refusal:
-                    count.refused[refusal.reason] += 1
-                    continue
-                count.matched += 1
-                changed = True
-                if new.producer is not None and not new.name:
-                    new.name = node.result.name
-                graph.replace_uses(node.result, new)
-                _erase_chain(graph, node)
-                break
-        if changed:
-            graph.prune_weights()
-        return changed
+        return apply_rules(graph, RULES, context)
 
 
-def _erase_chain(graph: Graph, node: Node) -> None:
-    """Erase a node that is not used any more, and what only it used."""
-    producers = [value.producer for value in node.operand_values if value.producer is not None]
-    if erase_if_unused(graph, node):
-        for producer in producers:
-            if producer.graph is graph:
-                _erase_chain(graph, producer)
-
-
-def _producer(node: Node, op_name: str) -> Node:
-    producer = node.operand(0).producer
-    if producer is None or producer.op.name != op_name:
-        raise NoMatch(f"its operand comes from no {op_name}")
-    return producer
-
-
-def _vector(value: Value | None) -> list[Any]:
+def _literal(value: Value | None) -> list[int]:
+    """The elements of a small constant. Raises NoMatch for any other value."""
     if not isinstance(value, Constant) or not value.is_literal:
-        raise NoMatch("a vector that is not known")
-    return list(value.data.reshape(-1).tolist())
+        raise NoMatch("the axes or sizes are not known")
+    return [int(x) for x in value.data.reshape(-1).tolist()]
 
 
-def _perm(node: Node) -> Sequence[int]:
+def _permutation(node: Node) -> list[int]:
     perm = node.attributes.get("perm")
-    return perm if isinstance(perm, tuple) else tuple(reversed(range(node.operand(0).rank)))  # type: ignore[return-value]
-
-
-def drop_identity(b: Builder, node: Node) -> Value:
-    """Identity(x) -> x"""
-    if b.graph.is_output(node.result) and node.operand(0).producer is None:
-        raise NoMatch("an output that is an input or a constant")
-    return node.operand(0)
-
-
-def drop_cast(b: Builder, node: Node) -> Value:
-    """Cast(x) -> x where x is of that element type already"""
-    if node.operand(0).dtype != node.result.dtype:
-        raise NoMatch("it changes the element type")
-    return node.operand(0)
-
-
-def join_casts(b: Builder, node: Node) -> Value:
-    """Cast(Cast(x)) -> Cast(x) where the first loses nothing"""
-    first = _producer(node, "onnx.Cast")
-    source, between, target = first.operand(0), first.result.dtype, node.result.dtype
-    if between not in _EXACT_INTO.get(source.dtype, set()):
-        raise NoMatch("the first cast may lose something")
-    if source.dtype == target:
-        return source
-    made: Value = b.onnx.Cast(source, to=target)
-    made.type = node.result.type
-    return made
-
-
-def drop_transpose(b: Builder, node: Node) -> Value:
-    """Transpose(x) -> x where every axis stays"""
-    if list(_perm(node)) != list(range(node.operand(0).rank)):
-        raise NoMatch("it moves an axis")
-    return node.operand(0)
-
-
-def join_transposes(b: Builder, node: Node) -> Value:
-    """Transpose(Transpose(x)) -> Transpose(x), or x"""
-    first = _producer(node, "onnx.Transpose")
-    inner, outer = _perm(first), _perm(node)
-    joined = [inner[axis] for axis in outer]
-    if joined == list(range(len(joined))):
-        return first.operand(0)
-    made: Value = b.onnx.Transpose(first.operand(0), perm=joined)
-    made.type = node.result.type
-    return made
-
-
-def drop_reshape(b: Builder, node: Node) -> Value:
-    """Reshape(x) -> x where the shape stays"""
-    if node.operand(0).type != node.result.type:
-        raise NoMatch("it changes the shape")
-    return node.operand(0)
-
-
-def join_reshapes(b: Builder, node: Node) -> Value:
-    """Reshape(Reshape(x, a), b) -> Reshape(x, b), for Flatten, Squeeze and Unsqueeze as the first too"""
-    first = node.operand(0).producer
-    if first is None or first.op.name not in _RESHAPING:
-        raise NoMatch("its operand comes from no reshape")
-    source, between = first.operand(0), first.result
-    if node.attributes.get("allowzero"):
-        raise NoMatch("a shape with a size of zero")
-    shape = node.operand(1)
-    if isinstance(shape, Constant):
-        for axis, entry in enumerate(_vector(shape)):
-            # A 0 copies the size of the tensor in between.
-            if entry == 0 and source.shape[axis : axis + 1] != between.shape[axis : axis + 1]:
-                raise NoMatch("it copies a size that the first reshape made")
-    elif not _makes_no_zero(shape):
-        raise NoMatch("a computed shape that may copy sizes")
-    made: Value = b.onnx.Reshape(source, shape)
-    made.type = node.result.type
-    return made
-
-
-_RESHAPING = {"onnx.Reshape", "onnx.Flatten", "onnx.Squeeze", "onnx.Unsqueeze"}
-
-
-def _makes_no_zero(shape: Value) -> bool:
-    """Whether a computed shape surely holds no 0 that stands for copying."""
-    producer = shape.producer
-    if producer is None or producer.op.name != "onnx.Concat":
-        return False
-    parts = [v for v in producer.operand_list(0) if isinstance(v, Constant)]
-    return all(part.is_literal and 0 not in part.data.tolist() for part in parts)
-
-
-def undo_unsqueeze(b: Builder, node: Node) -> Value:
-    """Squeeze(Unsqueeze(x, axes), axes) -> x"""
-    first = _producer(node, "onnx.Unsqueeze")
-    if sorted(_vector(node.operand_or_none(1))) != sorted(_vector(first.operand(1))):
-        raise NoMatch("it takes other axes away")
-    return first.operand(0)
-
-
-def undo_squeeze(b: Builder, node: Node) -> Value:
-    """Unsqueeze(Squeeze(x, axes), axes) -> x"""
-    first = _producer(node, "onnx.Squeeze")
-    if sorted(_vector(node.operand(1))) != sorted(_vector(first.operand_or_none(1))):
-        raise NoMatch("it adds other axes")
-    return first.operand(0)
-
-
-def fold_shape(b: Builder, node: Node) -> Value:
-    """Shape(x) -> a literal, where the sizes are numbers"""
     rank = node.operand(0).rank
-    start, end = node.attributes.get("start") or 0, node.attributes.get("end")
-    sizes = node.operand(0).shape[slice(start, rank if end is None else end)]  # type: ignore[misc]
-    if not all(isinstance(size, int) for size in sizes):
-        raise NoMatch("a size that is not known")
-    return b.constant(torch.tensor(sizes, dtype=torch.int64))
+    return [int(str(axis)) for axis in perm] if isinstance(perm, tuple) else list(reversed(range(rank)))
 
 
-def read_size_directly(b: Builder, node: Node) -> Value:
-    """Gather(Shape(x), [i]) -> Shape(x, start=i, end=i+1)"""
-    shape = _producer(node, "onnx.Shape")
-    if shape.attributes.get("start") or shape.attributes.get("end") is not None or node.operand(1).rank != 1:
-        raise NoMatch("no single size of a whole shape")
-    (axis,) = entries if len(entries := _vector(node.operand(1))) == 1 else [None]
-    if axis is None:
-        raise NoMatch("several sizes")
-    axis %= shape.operand(0).rank
-    made: Value = b.onnx.Shape(shape.operand(0), start=axis, end=axis + 1)
+def _as_root(made: Value, m: Match) -> Value:
+    """A new value with the type of what it replaces: its sizes may be known better."""
+    made.type = m.root.result.type
     return made
 
 
-def drop_expand(b: Builder, node: Node) -> Value:
-    """Expand(x) -> x where the shape stays"""
-    if node.operand(0).type != node.result.type:
-        raise NoMatch("it changes the shape")
-    return node.operand(0)
+class DropIdentity(RewriteRule):
+    """Identity(x)  ->  x"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Identity(x)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        return value
 
 
-def single_concat(b: Builder, node: Node) -> Value:
-    """Concat([x]) -> x"""
-    values = node.operand_list(0)
-    if len(values) != 1:
-        raise NoMatch("several operands")
-    return values[0]
+class DropOnnxCast(RewriteRule):
+    """Cast(x, to=x's own element type)  ->  x"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Cast(x)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        if value.dtype != m.root.result.dtype:
+            raise NoMatch("it changes the element type")
+        return value
 
 
-RULES: dict[str, tuple[tuple[str, Rewrite], ...]] = {
-    "onnx.Identity": (("drop-identity", drop_identity),),
-    "onnx.Cast": (("drop-cast", drop_cast), ("join-casts", join_casts)),
-    "onnx.Transpose": (("drop-transpose", drop_transpose), ("join-transposes", join_transposes)),
-    "onnx.Reshape": (("drop-reshape", drop_reshape), ("join-reshapes", join_reshapes)),
-    "onnx.Squeeze": (("undo-unsqueeze", undo_unsqueeze),),
-    "onnx.Unsqueeze": (("undo-squeeze", undo_squeeze),),
-    "onnx.Shape": (("fold-shape", fold_shape),),
-    "onnx.Gather": (("read-size-directly", read_size_directly),),
-    "onnx.Expand": (("drop-expand", drop_expand),),
-    "onnx.Concat": (("single-concat", single_concat),),
-}
-"""Op -> the rewrites that are tried on it, in order."""
+class JoinCasts(RewriteRule):
+    """Cast(Cast(x, to=a), to=b)  ->  Cast(x, to=b), where `a` holds x exactly"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Cast(p.onnx.Cast(x).named("first"))
+
+    @override
+    def check(self, m: Match) -> None:
+        if m.first.result.dtype not in _EXACT_INTO.get(m.x.dtype, set()):
+            raise NoMatch("the first cast may lose something")
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        if value.dtype == m.root.result.dtype:
+            return value
+        return _as_root(b.onnx.Cast(value, to=m.root.result.dtype), m)
+
+
+class DropTranspose(RewriteRule):
+    """Transpose(x, perm=(0, 1, ...))  ->  x"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Transpose(x)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        if _permutation(m.root) != list(range(value.rank)):
+            raise NoMatch("it moves an axis")
+        return value
+
+
+class JoinTransposes(RewriteRule):
+    """Transpose(Transpose(x, perm=a), perm=b)  ->  Transpose(x, perm=a[b])"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Transpose(p.onnx.Transpose(x).named("first"))
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        inner = _permutation(m.first)
+        joined = [inner[axis] for axis in _permutation(m.root)]
+        return _as_root(b.onnx.Transpose(m.x, perm=joined), m)
+
+
+class DropOnnxReshape(RewriteRule):
+    """Reshape(x, shape)  ->  x, where every entry leaves its size as it is"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern, shape: Pattern) -> NodePattern:
+        return p.onnx.Reshape(x, shape)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        if value.type == m.root.result.type:
+            return value
+        entries = _literal(m.shape)
+        # The size of one axis may be left open: it is what the others leave.
+        moved = [e for e, size in zip(entries, value.shape, strict=False) if e != size and e != 0]
+        if len(entries) != value.rank or moved not in ([], [-1]) or m.root.attributes.get("allowzero"):
+            raise NoMatch("it changes the shape")
+        return value
+
+
+class JoinReshapes(RewriteRule):
+    """Reshape(y, shape), y = Reshape, Flatten, Squeeze or Unsqueeze of x  ->  Reshape(x, shape)"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern, shape: Pattern) -> NodePattern:
+        names = ("onnx.Reshape", "onnx.Flatten", "onnx.Squeeze", "onnx.Unsqueeze")
+        first = p.either(*(p.any_of(name)(x, p.anything()).named("first") for name in names if name != "onnx.Flatten"),
+                         p.onnx.Flatten(x).named("first"))
+        return p.onnx.Reshape(first, shape)
+
+    @override
+    def check(self, m: Match) -> None:
+        if m.root.attributes.get("allowzero"):
+            raise NoMatch("a shape with a size of zero")
+        source, between = m.x.shape, m.first.result.shape
+        for axis, entry in enumerate(_entries(m.shape)):
+            # A 0 copies the size of the tensor in between.
+            if entry == 0 and source[axis : axis + 1] != between[axis : axis + 1]:
+                raise NoMatch("it copies a size that the first reshape made")
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        return _as_root(b.onnx.Reshape(m.x, m.shape), m)
+
+
+def _entries(shape: Value) -> list[int | None]:
+    """A shape's entries, None for those that are read off a tensor, which are no 0 that copies."""
+    producer = shape.producer
+    if producer is None:
+        return list(_literal(shape))
+    if producer.op.name == "onnx.Shape":
+        return [None] * int(str(shape.shape[0]))
+    if producer.op.name != "onnx.Concat":
+        raise NoMatch("a computed shape that may copy sizes")
+    return [entry for part in producer.operand_list(0) for entry in _entries(part)]
+
+
+class UndoUnsqueeze(RewriteRule):
+    """Squeeze(Unsqueeze(x, axes), axes)  ->  x"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern, added: Pattern, removed: Pattern) -> NodePattern:
+        return p.onnx.Squeeze(p.onnx.Unsqueeze(x, added), removed)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        return _if_same_axes(m)
+
+
+class UndoSqueeze(RewriteRule):
+    """Unsqueeze(Squeeze(x, axes), axes)  ->  x"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern, added: Pattern, removed: Pattern) -> NodePattern:
+        return p.onnx.Unsqueeze(p.onnx.Squeeze(x, removed), added)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        return _if_same_axes(m)
+
+
+def _if_same_axes(m: Match) -> Value:
+    value: Value = m.x
+    rank = max(value.rank, m.root.operand(0).rank)
+    if {a % rank for a in _literal(m.added)} != {a % rank for a in _literal(m.removed)}:
+        raise NoMatch("other axes")
+    return value
+
+
+class FoldShape(RewriteRule):
+    """Shape(x)  ->  a literal, where the sizes are numbers"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Shape(x)
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        start, end = m.root.attributes.get("start"), m.root.attributes.get("end")
+        bounds = slice(*(bound if isinstance(bound, int) else None for bound in (start, end)))
+        sizes: Sequence[object] = m.x.shape[bounds]
+        known = [size for size in sizes if isinstance(size, int)]
+        if len(known) != len(sizes):
+            raise NoMatch("a size that is not known")
+        return b.constant(torch.tensor(known, dtype=torch.int64))
+
+
+class DropOnnxExpand(RewriteRule):
+    """Expand(x, shape)  ->  x, where the shape stays"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Expand(x, p.anything())
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        if value.type != m.root.result.type:
+            raise NoMatch("it changes the shape")
+        return value
+
+
+class DropConcat(RewriteRule):
+    """Concat([x])  ->  x"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+        return p.onnx.Concat([x])
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        value: Value = m.x
+        return value
+
+
+RULES: tuple[RewriteRule, ...] = (
+    DropIdentity(),
+    DropOnnxCast(),
+    JoinCasts(),
+    DropTranspose(),
+    JoinTransposes(),
+    DropOnnxReshape(),
+    JoinReshapes(),
+    UndoUnsqueeze(),
+    UndoSqueeze(),
+    FoldShape(),
+    DropOnnxExpand(),
+    DropConcat(),
+)
+"""In the order in which they are tried: what goes away before what is joined."""
