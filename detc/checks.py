@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.table import Table
+from rich.console import RenderableType
 from torch import Tensor
 
 from detc.frontend.structures import Instances
@@ -79,29 +79,20 @@ def _thresholds(detector: Detector, *sides: Mapping[str, Tensor]) -> list[float]
     return thresholds
 
 
-def parity_table(rows: Sequence[Parity], runtime: str) -> Table:
-    """A line per image: detections on both sides, the largest difference of a score, the least overlaps."""
+def parity_blocks(rows: Sequence[Parity], runtime: str) -> list[RenderableType]:
+    """A table with a line per image (how many images ran together, detections on both sides, the largest difference of
+    a score, the least overlaps), and, where the two differ, what the differences are."""
     masks = any(row.report.mask_iou is not None for row in rows)
-    numbers = ("eager", runtime, "score diff", "box IoU", *(("mask IoU",) if masks else ()))
-    made = table("", "image", *numbers, "verdict", right=numbers)
-    made.title = None
-    for i, row in enumerate(rows):
+    numbers = ("batch", "eager", runtime, "score diff", "box IoU", *(("mask IoU",) if masks else ()))
+    made = table("image", *numbers, "verdict", title=f"the model and {runtime}", right=numbers)
+    for row in rows:
         report = row.report
-        if row.batch > 1 and i and rows[i - 1].batch == 1:
-            made.add_section()
-        cells = [str(report.expected), str(report.actual)]
+        cells = [str(row.batch), str(report.expected), str(report.actual)]
         cells.append("-" if report.score is None else f"{report.score:.1e}")
         for overlap in (report.box_iou, *((report.mask_iou,) if masks else ())):
             cells.append("-" if overlap is None else f"{overlap:.4f}")
-        where = f"{row.image}, in a batch of {row.batch}" if row.batch > 1 else row.image
-        made.add_row(where, *cells, "agrees" if report.agrees else "DIFFERS")
-    return made
-
-
-def problems(rows: Sequence[Parity]) -> list[str]:
-    """A line for each image on which the two differ."""
-    return [
-        f"{row.image}{f', in a batch of {row.batch}' if row.batch > 1 else ''}: {row.report.problem}"
-        for row in rows
-        if not row.report.agrees
+        made.add_row(row.image, *cells, "agrees" if report.agrees else "DIFFERS")
+    problems = [
+        f"{row.image}, batch of {row.batch}: {row.report.problem}" for row in rows if not row.report.agrees
     ]
+    return [made, *(["\n".join(problems)] if problems else [])]

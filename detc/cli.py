@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from rich_argparse import RichHelpFormatter
 
-from .terminal import Stages, output
+from .terminal import Stages, output, print_blocks
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,7 +137,11 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("model", type=Path, metavar="MODEL", help="a file that 'detc export' wrote")
     add("image", type=Path, metavar="IMAGE", help="the picture")
     add("--output", type=Path, metavar="FILE", help="write the picture with the detections drawn in")
-    add("--json", metavar="FILE", help="write the detections as JSON ('-': to standard output)")
+    add("--json", metavar="FILE", help="write all detections as JSON ('-': to standard output)")
+    add(
+        "--min-score", type=float, metavar="S", default=0.5,
+        help="the least score of detections in the picture and the table; default: 0.5",
+    )  # fmt: skip
 
 
 def _class_names(options: argparse.Namespace) -> list[str] | None:
@@ -184,15 +188,17 @@ def _run(options: argparse.Namespace, stages: Stages) -> int:
         detector = load_artifact(options.model)
     with stages.stage("run"):
         instances = detector.predict(image)
+    shown = instances[instances.scores >= options.min_score]
     if options.output:
-        save_image(draw(image, instances, detector.class_names), options.output)
+        save_image(draw(image, shown, detector.class_names), options.output)
     if options.json:
         found = to_json(instances, detector.class_names, str(options.image))
         if options.json == "-":
             print(json.dumps(found, indent=2))
             return 0
         write_json(found, options.json)
-    output().print(detection_table(instances, detector.class_names, options.image.name))
+    title = f"{options.image.name}, score {options.min_score} or more"
+    output().print(detection_table(shown, len(instances), detector.class_names, title))
     return 0
 
 
@@ -212,8 +218,7 @@ def _passes(_: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
         from .targets import pass_tables
 
-    for made in pass_tables():
-        output().print(made)
+    print_blocks(*pass_tables())
     return 0
 
 

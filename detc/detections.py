@@ -57,18 +57,18 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *lengths] if pixels.size and pixels[0] else lengths
 
 
-def detection_table(instances: Instances, class_names: Sequence[str], title: str) -> Table:
-    """The detections as a table for the terminal, boxes in pixels."""
-    count = len(instances)
-    masks = instances.has("pred_masks")
+def detection_table(shown: Instances, total: int, class_names: Sequence[str], title: str) -> Table:
+    """Detections as a table for the terminal, boxes in pixels. `total` is how many there are, shown or not."""
+    masks = shown.has("pred_masks")
     numbers = ("score", "x0", "y0", "x1", "y1", *(("mask pixels",) if masks else ()))
-    made = table(f"{title}: {count or 'no'} detection{'s' * (count != 1)}", "class", *numbers, right=numbers)
-    for i in range(count):
-        cells = [f"{x:.1f}" for x in instances.pred_boxes.tensor[i].tolist()]
+    count = f"{len(shown)} of {total} detections" if total else "no detections"
+    made = table("class", *numbers, title=f"{title}: {count}", right=numbers)
+    for i in range(len(shown)):
+        cells = [f"{x:.1f}" for x in shown.pred_boxes.tensor[i].tolist()]
         if masks:
-            cells.append(str(int(instances.pred_masks[i].sum())))
-        name = class_name(int(instances.pred_classes[i]), class_names)
-        made.add_row(name, f"{float(instances.scores[i]):.3f}", *cells)
+            cells.append(str(int(shown.pred_masks[i].sum())))
+        name = class_name(int(shown.pred_classes[i]), class_names)
+        made.add_row(name, f"{float(shown.scores[i]):.3f}", *cells)
     return made
 
 

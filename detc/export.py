@@ -15,11 +15,11 @@ from detc.ir import Graph, InputError
 from detc.passes import DumpIR, Observer, Pass, Pipeline, PrintAfter
 
 from .api import SUFFIXES, emit, pipeline
-from .checks import Parity, check_parity, parity_table, problems
+from .checks import Parity, check_parity, parity_blocks
 from .detector import Artifact
 from .images import model_input, read_image
 from .load import load_artifact
-from .terminal import Stages, file_size, output
+from .terminal import Stages, file_size, output, print_blocks
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,7 @@ def export(options: Export, stages: Stages) -> int:
             detector = load_artifact(options.output)
             inputs = {path: model_input(image, detector.metadata) for path, image in images.items()}
             rows = check_parity(model, detector, inputs)
-    console = output()
-    console.print(stages.table())
-    if rows:
-        console.print(parity_table(rows, "onnxruntime"))
-        for problem in problems(rows):
-            console.print(problem)
+    print_blocks(stages.table(), *(parity_blocks(rows, "onnxruntime") if rows else ()))
     return 0 if all(row.report.agrees for row in rows) else 1
 
 

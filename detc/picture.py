@@ -12,8 +12,23 @@ from detc.frontend.structures import Instances
 
 from .detections import class_name
 
-_LEGIBLE = 640
-"""The longer side in pixels from which on labels can be read without covering what they name."""
+_LEGIBLE = 480
+"""The shorter side in pixels from which on labels can be read without covering what they name."""
+_PALETTE = supervision.ColorPalette.from_hex(
+    [
+        "#4cc9f0",
+        "#ffd166",
+        "#f78c6b",
+        "#06d6a0",
+        "#c77dff",
+        "#f15bb5",
+        "#90be6d",
+        "#9bf6ff",
+        "#e9c46a",
+        "#b8c0ff",
+    ]
+)
+"""Colors of classes: unlike one another, and light, for black text."""
 
 
 def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -> Image.Image:
@@ -21,7 +36,7 @@ def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -
 
     A small picture is enlarged by a whole factor first, so that the labels can be read.
     """
-    factor = -(-_LEGIBLE // max(image.size))
+    factor = -(-_LEGIBLE // min(image.size))
     size = (image.width * factor, image.height * factor)
     # supervision draws in BGR, as OpenCV does.
     scene = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))[:, :, ::-1].copy()
@@ -37,10 +52,11 @@ def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -
         for category, score in zip(classes.tolist(), instances.scores.tolist(), strict=True)
     ]
     if found.mask is not None:
-        scene = supervision.MaskAnnotator(opacity=0.45).annotate(scene, found)
+        scene = supervision.MaskAnnotator(_PALETTE, opacity=0.45).annotate(scene, found)
     thickness = supervision.calculate_optimal_line_thickness(resolution_wh=size)
-    scene = supervision.BoxAnnotator(thickness=thickness).annotate(scene, found)
+    scene = supervision.BoxAnnotator(_PALETTE, thickness=thickness).annotate(scene, found)
     text = supervision.LabelAnnotator(
+        _PALETTE,
         text_scale=supervision.calculate_optimal_text_scale(resolution_wh=size),
         text_padding=4,
         text_color=supervision.Color.BLACK,

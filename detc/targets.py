@@ -22,7 +22,7 @@ _VARIANTS: dict[str, dict[str, object]] = {
 def pass_tables() -> Iterator[Table]:
     """For each target, its passes in order: the name, what it does, and when it runs if not always."""
     for target in TARGETS:
-        made = table(f"target {target}", "#", "pass", "what it does", "when", right=("#",))
+        made = table("#", "pass", "what it does", "when", title=f"target {target}", right=("#",))
         for number, (step, when) in enumerate(_merged(target), 1):
             made.add_row(str(number), step.spec, step.summary, when)
         yield made

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -21,6 +21,14 @@ def output() -> Console:
     return _console(stderr=False)
 
 
+def print_blocks(*blocks: RenderableType) -> None:
+    """Print to standard output, an empty line before each. Lines of text are not broken."""
+    console = output()
+    for block in blocks:
+        console.print()
+        console.print(block, soft_wrap=isinstance(block, str))
+
+
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
@@ -28,11 +36,20 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
-def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table. The columns named in `right` hold numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def table(*columns: str, title: str | None = None, right: Collection[str] = ()) -> Table:
+    """An empty table. The columns named in `right` hold numbers, which are never broken into two lines."""
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for heading in columns:
-        made.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+        number = heading in right
+        made.add_column(heading, justify="right" if number else "left", no_wrap=number, overflow="fold")
     return made
 
 
@@ -66,8 +83,7 @@ class Stages:
 
     def table(self) -> Table:
         """Each stage and its seconds."""
-        made = table("", "stage", "seconds", right=("seconds",))
-        made.title = None
+        made = table("stage", "seconds", right=("seconds",))
         for name, seconds in self.seconds.items():
             made.add_row(name, f"{seconds:.2f}")
         return made
