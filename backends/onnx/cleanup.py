@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from typing_extensions import override
-
 from detc.ir import Builder, Constant, Graph, Node, Value
 from detc.passes.base import Context, NoMatch, Pass
 from detc.passes.patterns import Match, NodePattern, Pattern, PatternBuilder
 from detc.passes.rewrite import RewriteRule, apply_rules
+from typing_extensions import override
 
 _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
 _EXACT_INTO: dict[torch.dtype, set[torch.dtype]] = {
@@ -166,8 +165,10 @@ class JoinReshapes(RewriteRule):
     @override
     def pattern(self, p: PatternBuilder, x: Pattern, shape: Pattern) -> NodePattern:
         names = ("onnx.Reshape", "onnx.Flatten", "onnx.Squeeze", "onnx.Unsqueeze")
-        first = p.either(*(p.any_of(name)(x, p.anything()).named("first") for name in names if name != "onnx.Flatten"),
-                         p.onnx.Flatten(x).named("first"))
+        first = p.either(
+            *(p.any_of(name)(x, p.anything()).named("first") for name in names if name != "onnx.Flatten"),
+            p.onnx.Flatten(x).named("first"),
+        )
         return p.onnx.Reshape(first, shape)
 
     @override

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 import pytest
 import torch
-
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.backends.onnx.cleanup import CleanUpOnnx
 from detc.ir import Builder, Graph, parse_type, run, verify
 from detc.passes.base import Context
@@ -81,7 +80,9 @@ def test_rules(name):
 
 
 def test_expand_of_known_sizes_goes():
-    assert cleaned("f32[3,4]", lambda b, x: b.onnx.Relu(b.onnx.Expand(x, ints(b, 3, 4))), torch.randn(3, 4)) == ["Relu"]
+    assert cleaned(
+        "f32[3,4]", lambda b, x: b.onnx.Relu(b.onnx.Expand(x, ints(b, 3, 4))), torch.randn(3, 4)
+    ) == ["Relu"]
 
 
 def test_an_output_that_becomes_an_input_stays_named():
