@@ -153,7 +153,7 @@ class DropOnnxReshape(RewriteRule):
             return value
         entries = _literal(m.shape)
         # The size of one axis may be left open: it is what the others leave.
-        moved = [e for e, size in zip(entries, value.shape, strict=False) if e != size and e != 0]
+        moved = [e for e, size in zip(entries, value.shape, strict=False) if e not in (size, 0)]
         if len(entries) != value.rank or moved not in ([], [-1]) or m.root.attributes.get("allowzero"):
             raise NoMatch("it changes the shape")
         return value
