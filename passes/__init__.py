@@ -10,7 +10,16 @@ from .batch_norm import FoldBatchNorm
 from .bisect import Culprit, bisect
 from .canonicalize import Canonicalize
 from .cleanup import CommonSubexpressions, DeadCode
-from .compare import Mismatch, Reference, Tolerances, compare, detection_groups, flatten_outputs
+from .compare import (
+    DetectionReport,
+    Mismatch,
+    Reference,
+    Tolerances,
+    compare,
+    compare_detections,
+    detection_groups,
+    flatten_outputs,
+)
 from .constants import FoldConstants
 from .conversion import Conversion, LoweringRule, Sizes
 from .dump import DumpIR, load_dump
@@ -34,6 +43,7 @@ __all__ = [
     "Culprit",
     "DeadCode",
     "DecomposePostprocess",
+    "DetectionReport",
     "DivergenceError",
     "DumpIR",
     "FlattenInstances",
@@ -69,6 +79,7 @@ __all__ = [
     "attribute",
     "bisect",
     "compare",
+    "compare_detections",
     "detection_groups",
     "erase_if_unused",
     "flat_names",

@@ -207,10 +207,10 @@ class FastRCNNOutputLayers(nn.Module):
             return ()
         boxes = torch.cat([instances.proposal_boxes.tensor for instances in proposals])
         moved = self.box2box_transform.apply_deltas(predictions[1], boxes)
-        return moved.split([len(instances) for instances in proposals])
+        return torch.split(moved, [len(instances) for instances in proposals])
 
     def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> tuple[Tensor, ...]:
         """For each image the probabilities [R_i, K + 1]."""
         logits = predictions[0]
         scores = logits.sigmoid() if self.use_sigmoid_ce else F.softmax(logits, dim=-1)
-        return scores.split([len(instances) for instances in proposals])
+        return torch.split(scores, [len(instances) for instances in proposals])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ class CascadeROIHeads(StandardROIHeads):
     """
 
     box_head: nn.ModuleList
-    box_predictor: nn.ModuleList
+    box_predictor: nn.ModuleList  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class CascadeROIHeads(StandardROIHeads):
             box_in_features=box_in_features,
             box_pooler=box_pooler,
             box_head=nn.ModuleList(box_heads),
-            box_predictor=nn.ModuleList(box_predictors),
+            box_predictor=nn.ModuleList(box_predictors),  # type: ignore[arg-type]
             **kwargs,
         )
         self.num_cascade_stages = len(box_heads)
@@ -54,9 +54,10 @@ class CascadeROIHeads(StandardROIHeads):
     def _forward_box(self, features: Features, proposals: list[Instances]) -> list[Instances]:
         inputs = [features[name] for name in self.box_in_features]
         image_sizes = [instances.image_size for instances in proposals]
-        stage_scores, boxes = [], ()
-        for stage, predictor in enumerate(self.box_predictor):
-            assert isinstance(predictor, FastRCNNOutputLayers)
+        predictors = cast(Sequence[FastRCNNOutputLayers], self.box_predictor)
+        stage_scores: list[tuple[Tensor, ...]] = []
+        boxes: tuple[Tensor, ...] = ()
+        for stage, predictor in enumerate(predictors):
             if stage > 0:
                 proposals = self._create_proposals_from_boxes(boxes, image_sizes)
             predictions = self._run_stage(inputs, proposals, stage)
@@ -67,9 +68,9 @@ class CascadeROIHeads(StandardROIHeads):
             boxes,
             scores,
             image_sizes,
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
+            predictors[-1].test_score_thresh,
+            predictors[-1].test_nms_thresh,
+            predictors[-1].test_topk_per_image,
         )
         return detections
 

@@ -53,9 +53,9 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
         InputError: no such file, a truncated or foreign one, one that asks for other things to be made than
             arrays and containers, or one that holds no weights.
     """
-    path = Path(path)
-    if "://" in str(path) or re.match(r"^[a-z0-9+]+:/", str(path)):
+    if "://" in os.fspath(path):
         raise InputError(f"{path} is not a local file; download the checkpoint and give its path")
+    path = Path(path)
     try:
         with path.open("rb") as file:
             head = file.read(len(_LFS_MAGIC))
@@ -109,13 +109,7 @@ class _BytesEncoder:
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _SCALAR = np.float32(0).__reduce__()[0]
-_NUMPY_GLOBALS: list[Any] = [
-    _RECONSTRUCT,
-    _SCALAR,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
-]
+_NUMPY_GLOBALS: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
 _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "ndarray"): np.ndarray,
@@ -127,6 +121,10 @@ for _core in ("numpy.core", "numpy._core"):
     _ALLOWED_GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _RECONSTRUCT
     _ALLOWED_GLOBALS[f"{_core}.multiarray", "scalar"] = _SCALAR
     _ALLOWED_GLOBALS[f"{_core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+    _NUMPY_GLOBALS += [
+        (_RECONSTRUCT, f"{_core}.multiarray._reconstruct"),
+        (_SCALAR, f"{_core}.multiarray.scalar"),
+    ]
 
 
 class _RestrictedUnpickler(pickle.Unpickler):

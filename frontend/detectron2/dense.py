@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
@@ -18,7 +19,7 @@ from .postprocess import detector_postprocess
 
 def permute_to_N_HWA_K(tensor: Tensor, K: int) -> Tensor:
     """[N, A * K, H, W] to [N, H * W * A, K], the order of anchors."""
-    return tensor.unflatten(1, (-1, K)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+    return torch.unflatten(tensor, 1, (-1, K)).permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
 class DenseDetector(MetaArch):

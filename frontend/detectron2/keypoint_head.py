@@ -52,9 +52,9 @@ def keypoint_rcnn_inference(pred_keypoint_logits: Tensor, pred_instances: list[I
     """
     boxes = torch.cat([instances.pred_boxes.tensor for instances in pred_instances])
     counts = [len(instances) for instances in pred_instances]
-    keypoints = heatmaps_to_keypoints(pred_keypoint_logits, boxes)[:, :, [0, 1, 3]].split(counts)
+    keypoints = heatmaps_to_keypoints(pred_keypoint_logits, boxes)[:, :, [0, 1, 3]]
     for instances, found, heatmaps in zip(
-        pred_instances, keypoints, pred_keypoint_logits.split(counts), strict=True
+        pred_instances, torch.split(keypoints, counts), torch.split(pred_keypoint_logits, counts), strict=True
     ):
         instances.pred_keypoints = found
         instances.pred_keypoint_heatmaps = heatmaps
@@ -78,7 +78,7 @@ class BaseKeypointRCNNHead(nn.Module):
         raise NotImplementedError
 
 
-class KRCNNConvDeconvUpsampleHead(BaseKeypointRCNNHead, nn.Sequential):
+class KRCNNConvDeconvUpsampleHead(BaseKeypointRCNNHead, nn.Sequential):  # type: ignore[misc]
     """3x3 convolutions with ReLU, a deconvolution that doubles the size, and a bilinear resize that doubles
     it again.
     """

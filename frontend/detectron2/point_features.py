@@ -78,7 +78,7 @@ def point_sample_fine_grained_features(
     """
     in_image = get_point_coords_wrt_image(torch.cat([image.tensor for image in boxes]), point_coords)
     per_image = []
-    for index, points in enumerate(in_image.split([len(image) for image in boxes])):
+    for index, points in enumerate(torch.split(in_image, [len(image) for image in boxes])):
         levels = []
         for feature, scale in zip(features_list, feature_scales, strict=True):
             height, width = feature.shape[-2:]

@@ -117,10 +117,10 @@ class ImplicitPointHead(nn.Module):
         if self.image_feature_enabled:
             inputs.append(fine_grained_features)
         x = torch.cat(inputs, dim=1)
-        pieces = parameters.split([*self.num_weight_params, *self.num_bias_params], dim=1)
+        pieces = torch.split(parameters, [*self.num_weight_params, *self.num_bias_params], dim=1)
         weights, biases = pieces[: self.num_layers], pieces[self.num_layers :]
         for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            x = torch.bmm(weight.unflatten(1, (bias.shape[1], -1)), x) + bias[:, :, None]
+            x = torch.bmm(torch.unflatten(weight, 1, (bias.shape[1], -1)), x) + bias[:, :, None]
             if index < self.num_layers - 1:
                 x = F.relu(x)
         return x

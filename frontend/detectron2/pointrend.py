@@ -197,7 +197,7 @@ class PointRendMaskHead(nn.Module):
         classes = torch.cat([image.pred_classes for image in instances])
         side = self.mask_point_subdivision_init_resolution
         points = generate_regular_grid_point_coords(len(classes), side, classes.device)
-        logits = self._point_logits(features, boxes, points, region).unflatten(2, (side, side))
+        logits = torch.unflatten(self._point_logits(features, boxes, points, region), 2, (side, side))
         for _ in range(self.mask_point_subdivision_steps if len(classes) else 0):
             logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
             indices, points = get_uncertain_point_coords_on_grid(

@@ -72,7 +72,14 @@ def test_pickle_of_old_numpy(tmp_path: Path) -> None:
     old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert old != data
     (tmp_path / "old.pkl").write_bytes(old)
-    assert_same(load_state_dict(tmp_path / "old.pkl"), {"a": torch.arange(3.0, dtype=torch.float64)})
+    expected = {"a": torch.arange(3.0, dtype=torch.float64)}
+    assert_same(load_state_dict(tmp_path / "old.pkl"), expected)
+    torch.save({"model": {"a": np.arange(3.0)}}, tmp_path / "new.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "new.pth").read_bytes()
+    assert b"numpy._core" in data
+    (tmp_path / "old.pth").write_bytes(data.replace(b"numpy._core", b"numpy.core"))
+    for name in ("new.pth", "old.pth"):
+        assert_same(load_state_dict(tmp_path / name), expected)
 
 
 class Exploit:
