@@ -109,7 +109,7 @@ def group_norm(
     ones, zeros = torch.ones(num_groups, dtype=input.dtype), torch.zeros(num_groups, dtype=input.dtype)
     normal = b.onnx.InstanceNormalization(grouped, b.constant(ones), b.constant(zeros), epsilon=eps)
     normal.type = grouped.type
-    result = b.onnx.Reshape(normal, b.shape(input.shape, input))
+    result: Value = b.onnx.Reshape(normal, b.shape(input.shape, input))
     if weight is not None:
         result = b.onnx.Mul(result, per_channel(b, weight, input.rank))
     if bias is not None:

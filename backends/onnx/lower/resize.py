@@ -29,7 +29,7 @@ def _resize(
             sizes = b.shape((*x.shape[:2], *target), x)
             resized: Value = b.onnx.Resize(x, None, None, sizes, **how)
             return resized
-    scales = b.constant(torch.tensor([1.0, 1.0, *factors], dtype=torch.float32))  # type: ignore[list-item]
+    scales = b.constant(torch.tensor([1.0, 1.0, *factors], dtype=torch.float32))
     made: Value = b.onnx.Resize(x, None, scales, **how)
     return made
 
