@@ -137,7 +137,11 @@ def attribute_protos(schema: OpSchema, attributes: Mapping[str, Attribute]) -> l
 
 
 def _attribute_type(kind: OpSchema.AttrType) -> int:
-    return int(getattr(onnx.AttributeProto, kind.name))
+    return int(getattr(onnx.AttributeProto, _kind_name(kind)))
+
+
+def _kind_name(kind: Any) -> str:
+    return str(kind.name)  # an enumeration of the C++ side, which the stubs do not describe as one
 
 
 def _spell(kind: OpSchema.AttrType, value: Any) -> Any:
@@ -157,7 +161,7 @@ def _spell(kind: OpSchema.AttrType, value: Any) -> Any:
         case _KIND.TENSOR:
             dtype, number = value
             return onnx.numpy_helper.from_array(torch.tensor([number], dtype=dtype).numpy(), "value")
-    raise TypeError(f"attributes of kind {kind.name} have no place in the IR")
+    raise TypeError(f"attributes of kind {_kind_name(kind)} have no place in the IR")
 
 
 def read_attribute(schema: OpSchema, proto: onnx.AttributeProto) -> Attribute:

@@ -34,7 +34,7 @@ from detc.ir import (
 )
 from detc.ir.graph import LITERAL_LIMIT
 from detc.ir.ops import FRESH_PREFIX
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper, version_converter
 from onnx.defs import OpSchema
 
@@ -102,7 +102,8 @@ class _Importer:
         self._builder = Builder(self._graph, created_by="load")
         self._values: dict[str, Value] = {}
         said = {p.key: _decode(p.value) for p in model.metadata_props}
-        schema = said.get("schema") if isinstance(said.get("schema"), dict) else {}
+        schema: Any = said.get("schema")
+        schema = schema if isinstance(schema, dict) else {}
         self._multiples: Mapping[str, int] = schema.get("multiples", {})
         entries = [*schema.get("inputs", []), *schema.get("outputs", [])]
         meanings = {e["name"]: e["meaning"] for e in entries if "meaning" in e}
