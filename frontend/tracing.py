@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from detc.ir import Builder, DetcError, Dim, IRError, UnsupportedError, Value, freeze
+from detc.ir import Builder, DetcError, Dim, IRError, TensorType, UnsupportedError, Value, freeze
 from detc.ir.aten import (
     default_of,
     flat_results,
@@ -57,6 +57,12 @@ def trace(
     """
     leaves, structure = pytree.tree_flatten(inputs, is_leaf=lambda x: isinstance(x, Value))
     values = [leaf for leaf in leaves if isinstance(leaf, Value)]
+    if any(not isinstance(value.type, TensorType) for value in values):
+        name = type(function).__qualname__
+        raise UnsupportedError(
+            f"{path or 'the model'} ({name}) takes instances, and only functions of tensors can be traced: register an "
+            f"importer for it with @detc.importer({name})"
+        )
     world = SymbolicShapes(s for v in values for s in type_symbols(v.type))
     fakes = [world.tensor(v.tensor_type) for v in values]
     output_structure: list[Any] = []
