@@ -37,6 +37,8 @@ def pipeline(target: str, *, postprocess: bool = False, masks: str = "roi") -> P
 
 TARGETS = {"onnx": onnx_pipeline}
 """Target -> the function that makes its pipeline."""
+SUFFIXES = {"onnx": ".onnx"}
+"""Target -> what its files' names end in."""
 
 
 def compile(

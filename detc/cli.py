@@ -1,7 +1,12 @@
 """The command line: export, run, show, passes, demo.
 
-What the user can mend is one line, `detc: error: ...`, and exit status 2; a check that finds a difference is status 1.
+What the user can mend is one message, `detc: error: ...`, and exit status 2; a check that finds a difference is
+status 1. A fault of detc's own keeps its traceback.
 """
+
+# torch takes seconds to import: the modules that need it are imported by the commands, so that --help and mistyped
+# options need not wait for it.
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -9,11 +14,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich_argparse import RichHelpFormatter
+
+from .terminal import Stages, output, print_blocks
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,14 +32,18 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    # torch takes seconds to import: --help and mistyped options must not wait for it.
-    from detc.ir import DetcError
-
+    stages = Stages(live=not getattr(options, "print_after", None))
     try:
-        return int(options.command(options))
-    except DetcError as error:
-        print(f"detc: error: {error}", file=sys.stderr)
-        return 2
+        # Most commands need torch in the end, and its import is the first thing that takes long.
+        with stages.stage("import torch"):
+            from detc.ir import InputError
+        try:
+            status = int(options.command(options, stages))
+            sys.stdout.flush()
+            return status
+        except InputError as error:
+            print(f"detc: error: {error}", file=sys.stderr)
+            return 2
     except KeyboardInterrupt:
         print("detc: interrupted", file=sys.stderr)
         return 130
@@ -47,130 +59,171 @@ def _parser() -> argparse.ArgumentParser:
         description="The compiler for object-detection models: detectron2 checkpoints to files that run.",
         formatter_class=RichHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"detc {version('detc')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-
-    def command(name: str, function: Any, summary: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=summary, description=summary, formatter_class=RichHelpFormatter)
-        made.set_defaults(command=function)
-        return made
-
-    def model_options(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--config", required=True, metavar="FILE", help="detectron2 config (YAML)")
-        made.add_argument(
-            "--weights", required=True, metavar="FILE", help="checkpoint: .pth, .pkl or .safetensors"
-        )
-        made.add_argument("--class-names", metavar="A,B,...", help="names of the classes, in order")
-
-    export = command("export", _export, "Compile a trained detector to a file.")
-    model_options(export)
-    export.add_argument(
-        "--target", default="onnx", help="what to compile to (see 'detc passes'); default: onnx"
-    )
-    export.add_argument("--output", required=True, metavar="FILE", help="the file to write")
-    export.add_argument(
-        "--postprocess", action="store_true", help="rescale detections to an 'output_size' input"
-    )
-    export.add_argument(
-        "--masks", choices=("roi", "pasted"), default="roi", help="masks per box, or in the image"
-    )
-    export.add_argument("--dump-ir", metavar="DIR", help="write the IR after each pass to numbered files")
-    export.add_argument(
-        "--print-after", metavar="PASS", action="append", help="print the IR after a pass, or 'all'"
-    )
-    export.add_argument(
-        "--check", metavar="IMAGE", nargs="+", help="compare the file with the model on these images"
-    )
-
-    run = command("run", _run, "Run a compiled detector on a picture.")
-    run.add_argument("model", metavar="MODEL", help="a file that 'detc export' wrote")
-    run.add_argument("image", metavar="IMAGE", help="the picture")
-    run.add_argument("--output", metavar="FILE", help="write the picture with the detections drawn in")
-    run.add_argument("--json", metavar="FILE", help="write the detections as JSON ('-' for standard output)")
-
-    show = command("show", _show, "Print the captured IR of a detector.")
-    model_options(show)
-
-    command("passes", _passes, "List the targets and the passes of their pipelines.")
-
-    demo = command(
-        "demo", _demo, "Compile the bundled model, run it, and show that it agrees with the original."
+    _add_export(commands)
+    _add_run(commands)
+    show = _command(commands, "show", _show, "Print the captured IR of a detector.")
+    _add_model_options(show)
+    _command(commands, "passes", _passes, "List the targets and the passes of their pipelines.")
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "Compile the bundled model, run it, and show that it agrees with the original.",
     )
     demo.add_argument(
-        "--output", metavar="DIR", default="demo-output", help="where to write; default: demo-output"
-    )
+        "--output", type=Path, metavar="DIR", default=Path("demo-output"),
+        help="where to write the picture, the ONNX file and the IR; default: demo-output",
+    )  # fmt: skip
     return parser
 
 
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    function: Callable[[argparse.Namespace, Stages], int],
+    summary: str,
+) -> _Parser:
+    made = commands.add_parser(name, help=summary, description=summary, formatter_class=RichHelpFormatter)
+    made.set_defaults(command=function)
+    return made
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="detectron2 config (YAML)")
+    add("--weights", required=True, metavar="FILE", help="checkpoint: .pth, .pkl or .safetensors")
+    add(
+        "--class-names",
+        metavar="A,B,...",
+        help="the classes' names in order; default: COCO's for a COCO model",
+    )
+
+
+def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "export", _export, "Compile a trained detector to a file.")
+    _add_model_options(parser)
+    add = parser.add_argument
+    add(
+        "--target",
+        default="onnx",
+        metavar="TARGET",
+        help="what to compile to, see 'detc passes'; default: onnx",
+    )
+    add("--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    add(
+        "--postprocess", action="store_true",
+        help="give detections in the pixels of an output image; its size is a further input, 'output_size'",
+    )  # fmt: skip
+    add(
+        "--masks", choices=("roi", "pasted"), default="roi",
+        help="a grid of probabilities per box, or bitmaps of the output image; default: roi",
+    )  # fmt: skip
+    add("--dump-ir", type=Path, metavar="DIR", help="write the IR after each pass to numbered files")
+    add(
+        "--print-after", metavar="PASS", action="append", default=[],
+        help="print the IR after a pass, or after 'all'; can be given several times",
+    )  # fmt: skip
+    add(
+        "--check", metavar="IMAGE", nargs="+", default=[],
+        help="run model and file on these images, alone and as a batch; exit with 1 if they differ",
+    )  # fmt: skip
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "run", _run, "Run a compiled detector on a picture.")
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="a file that 'detc export' wrote")
+    add("image", type=Path, metavar="IMAGE", help="the picture")
+    add("--output", type=Path, metavar="FILE", help="write the picture with the detections drawn in")
+    add("--json", metavar="FILE", help="write all detections as JSON ('-': to standard output)")
+    add(
+        "--min-score", type=float, metavar="S", default=0.5,
+        help="the least score of detections in the picture and the table; default: 0.5",
+    )  # fmt: skip
+
+
 def _class_names(options: argparse.Namespace) -> list[str] | None:
-    return [name.strip() for name in options.class_names.split(",")] if options.class_names else None
+    from detc.ir import InputError
+
+    if options.class_names is None:
+        return None
+    names = [name.strip() for name in options.class_names.split(",")]
+    if not all(names):
+        raise InputError(f"a name is empty in --class-names {options.class_names}")
+    return names
 
 
-def _export(options: argparse.Namespace) -> int:
-    from .export import export_model
+def _export(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .export import Export, export
 
-    return export_model(
+    request = Export(
         config=options.config,
         weights=options.weights,
+        output=options.output,
         target=options.target,
-        output=Path(options.output),
         postprocess=options.postprocess,
         masks=options.masks,
         class_names=_class_names(options),
         dump_ir=options.dump_ir,
-        print_after=options.print_after or (),
-        check=options.check or (),
+        print_after=options.print_after,
+        check=options.check,
     )
+    return export(request, stages)
 
 
-def _run(options: argparse.Namespace) -> int:
-    from .detections import detection_table, to_json
-    from .images import read_image, save_image
-    from .load import load_artifact
-    from .picture import draw
+def _run(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .detections import detection_table, to_json, write_json
+        from .images import check_image_name, read_image, save_image
+        from .load import load_artifact
+        from .picture import draw
 
-    detector = load_artifact(options.model)
-    image = read_image(options.image)
-    instances = detector.predict(image)
-    names = detector.class_names
     if options.output:
-        save_image(draw(image, instances, names), options.output)
+        check_image_name(options.output)
+    image = read_image(options.image)
+    with stages.stage("load the model"):
+        detector = load_artifact(options.model)
+    with stages.stage("run"):
+        instances = detector.predict(image)
+    shown = instances[instances.scores >= options.min_score]
+    if options.output:
+        save_image(draw(image, shown, detector.class_names), options.output)
     if options.json:
-        text = json.dumps(to_json(instances, names), indent=2)
+        found = to_json(instances, detector.class_names, str(options.image))
         if options.json == "-":
-            print(text)
-        else:
-            from detc.backends.files import atomic_write
-
-            with atomic_write(options.json) as file:
-                file.write(text.encode() + b"\n")
-    if options.json != "-":
-        from .terminal import output
-
-        output().print(detection_table(instances, names, Path(options.image).name))
+            print(json.dumps(found, indent=2))
+            return 0
+        write_json(found, options.json)
+    title = f"{options.image.name}, score {options.min_score} or more"
+    output().print(detection_table(shown, len(instances), detector.class_names, title))
     return 0
 
 
-def _show(options: argparse.Namespace) -> int:
-    import detc
+def _show(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from detc.frontend import capture, load_model
 
-    model = detc.load_model(options.config, options.weights)
-    print(detc.capture(model, class_names=_class_names(options)), end="")
+    with stages.stage("load the model"):
+        model = load_model(options.config, options.weights)
+    with stages.stage("capture"):
+        graph = capture(model, class_names=_class_names(options))
+    print(graph, end="")
     return 0
 
 
-def _passes(options: argparse.Namespace) -> int:
-    from .terminal import output, pass_table
+def _passes(_: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .targets import pass_tables
 
-    for table in pass_table():
-        output().print(table)
+    print_blocks(*pass_tables())
     return 0
 
 
-def _demo(options: argparse.Namespace) -> int:
-    from .demo import demo
+def _demo(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .demo import demo
 
-    return demo(Path(options.output))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return demo(options.output, stages)

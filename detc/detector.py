@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,6 +15,8 @@ from detc.frontend.structures import Boxes, Instances
 from detc.ir import Graph, InputError
 from detc.ir.dialects.instances import InstancesBatch
 from detc.ir.dialects.masks import paste_masks, postprocess
+
+from .images import model_input
 
 FIELDS = {
     "boxes": "pred_boxes",
@@ -106,13 +107,11 @@ class Detector:
         """Detections in a picture, resized for the model as its config's test settings say.
 
         The result is in the picture's own pixels.
+
+        Errors:
+            InputError: the model takes images in a format that no picture is turned into.
         """
-        resized = _resize(image.convert("RGB"), self.metadata)
-        pixels = np.asarray(resized)
-        if self.metadata.get("input_format", "BGR") == "BGR":
-            pixels = pixels[:, :, ::-1]
-        tensor = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
-        instances = self([{"image": tensor, "height": image.height, "width": image.width}])[0]["instances"]
+        instances = self([model_input(image, self.metadata)])[0]["instances"]
         assert isinstance(instances, Instances)
         return instances
 
@@ -125,6 +124,11 @@ class Artifact(Detector, ABC):
     """
 
     graph: Graph
+
+    @property
+    @abstractmethod
+    def nodes(self) -> int:
+        """How many nodes the file's graph has."""
 
     @abstractmethod
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -175,16 +179,3 @@ def _instances(fields: Mapping[str, Tensor], size: tuple[int, int]) -> Instances
         else:
             instances.set(name, value)
     return instances
-
-
-def _resize(image: Image.Image, metadata: Mapping[str, Any]) -> Image.Image:
-    """The picture with its shorter side as the model wants it, unless the longer one gets too long (detectron2's
-    ResizeShortestEdge)."""
-    shortest, longest = int(metadata.get("min_size_test", 0)), int(metadata.get("max_size_test", 0))
-    if shortest <= 0:
-        return image
-    scale = shortest / min(image.height, image.width)
-    if longest > 0:
-        scale = min(scale, longest / max(image.height, image.width))
-    size = (int(image.width * scale + 0.5), int(image.height * scale + 0.5))
-    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)

@@ -36,6 +36,12 @@ class OnnxArtifact(Artifact):
         """What the model says about itself."""
         return dict(self.runtime.metadata)
 
+    @property
+    @override
+    def nodes(self) -> int:
+        """How many nodes the ONNX graph has."""
+        return len(self.model.skeleton.graph.node)
+
     @override
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the .onnx file. An old file stays as it is until the new one is complete."""

@@ -17,6 +17,8 @@ import torch
 from detc.ir import Builder, Dim, Graph, InputError, TensorType, UnsupportedError, Value, symbol, verify
 from torch import nn
 
+from .detectron2.config import Config
+from .detectron2.dataset import known_class_names, test_settings
 from .tracing import trace, weight_names
 
 Importer: TypeAlias = Callable[..., Any]
@@ -151,10 +153,11 @@ class Capture:
 def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Graph:
     """Capture a detector as a graph of the level `captured`. No sample image is needed, no weight is copied.
 
-    `class_names` are written into the graph's metadata, and from there into artifacts.
+    `class_names` are written into the graph's metadata, and from there into artifacts; a model whose config names
+    COCO as its dataset has COCO's without being told.
 
     Errors:
-        InputError: the model is in training mode, or not on the CPU.
+        InputError: the model is in training mode, or not on the CPU, or has another number of classes.
         UnsupportedError: it holds a component that has no importer and cannot be traced; the message names it.
     """
     if not isinstance(model, nn.Module):
@@ -178,8 +181,11 @@ def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Gr
     found(session, model)
     graph = session.graph
     graph.metadata.setdefault("meta_architecture", type(model).__name__)
-    if class_names is not None:
-        count = graph.metadata.get("num_classes")
+    cfg, count = getattr(model, "cfg", None), graph.metadata.get("num_classes")
+    if isinstance(cfg, Config):
+        graph.metadata.update(test_settings(cfg))
+        class_names = class_names or known_class_names(cfg, count)
+    if class_names:
         if count is not None and count != len(class_names):
             raise InputError(f"{len(class_names)} class names for a model of {count} classes")
         graph.metadata["class_names"] = list(class_names)

@@ -10,10 +10,20 @@ from .batch_norm import FoldBatchNorm
 from .bisect import Culprit, bisect
 from .canonicalize import Canonicalize
 from .cleanup import CommonSubexpressions, DeadCode
-from .compare import Mismatch, Reference, Tolerances, compare, detection_groups, flatten_outputs
+from .compare import (
+    DetectionReport,
+    Mismatch,
+    Reference,
+    Tolerances,
+    compare,
+    compare_detections,
+    detection_groups,
+    flatten_outputs,
+)
 from .constants import FoldConstants
 from .conversion import Conversion, LoweringRule, Sizes
 from .dump import DumpIR, load_dump
+from .fuse import Fuse
 from .instances import FLAT_NAMES, FlattenInstances, flat_names
 from .numerics import CheckNumerics, DivergenceError, PassReport
 from .observers import CountNodes, Observer, PrintAfter, PrintChanged, Timing, VerifyEach
@@ -33,12 +43,14 @@ __all__ = [
     "Culprit",
     "DeadCode",
     "DecomposePostprocess",
+    "DetectionReport",
     "DivergenceError",
     "DumpIR",
     "FlattenInstances",
     "FoldBatchNorm",
     "FoldConstants",
     "FuseAnchors",
+    "Fuse",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",
@@ -67,6 +79,7 @@ __all__ = [
     "attribute",
     "bisect",
     "compare",
+    "compare_detections",
     "detection_groups",
     "erase_if_unused",
     "flat_names",

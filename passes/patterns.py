@@ -163,7 +163,8 @@ class NodePattern(Pattern):
             yield from _match_in_order(self.operands, [given[1], given[0], *given[2:]], match)
 
     def __str__(self) -> str:
-        return " or ".join(self.ops)
+        names = " or ".join(self.ops[:3])
+        return names if len(self.ops) <= 3 else f"{names} or {len(self.ops) - 3} others"
 
 
 class _Result(Pattern):

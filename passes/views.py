@@ -46,7 +46,7 @@ class AsReshape(RewriteRule):
     """flatten, view, squeeze, unsqueeze, unflatten, reshape  ->  aten.reshape(x, shape=the result's own
     shape)
 
-    A size that the running graph cannot read off any tensor is written -1, if there is one such at most.
+    A size that the running graph cannot read off any tensor is written -1, if all others are numbers.
     """
 
     def __init__(self, readable: frozenset[str] = frozenset()) -> None:
@@ -79,8 +79,9 @@ class AsReshape(RewriteRule):
         shape = tuple(
             -1 if any(s.name not in self._readable for s in symbols_of(dim)) else dim for dim in dims
         )
-        if shape.count(-1) > 1:
-            raise NoMatch("several sizes cannot be read off")
+        if -1 in shape and (shape.count(-1) > 1 or any(not isinstance(dim, int) or not dim for dim in shape)):
+            # Where another size may be 0, torch cannot tell what -1 stands for.
+            raise NoMatch("a size cannot be read off")
         return shape
 
 

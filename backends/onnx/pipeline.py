@@ -10,6 +10,7 @@ from detc.passes import (
     FlattenInstances,
     FoldBatchNorm,
     FoldConstants,
+    Fuse,
     FuseAnchors,
     KeepRoiMasks,
     Pass,
@@ -17,6 +18,7 @@ from detc.passes import (
     RemovePostprocess,
 )
 
+from .cleanup import CleanUpOnnx
 from .lower import LowerToOnnx
 
 FLATTEN: tuple[Pass, ...] = (
@@ -29,12 +31,14 @@ OPTIMIZE: tuple[Pass, ...] = (
     FuseAnchors(),
     # Before constants are folded: a fold needs the normalization's parameters as they are.
     FoldBatchNorm(),
+    Fuse(),
     FoldConstants(),
     CommonSubexpressions(),
     DeadCode(),
 )
 LOWER: tuple[Pass, ...] = (
     LowerToOnnx(),
+    CleanUpOnnx(),
     # Lowering each op by itself leaves the same shapes and constants behind in several places.
     FoldConstants(),
     CommonSubexpressions(),

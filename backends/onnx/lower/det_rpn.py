@@ -14,6 +14,7 @@ from .det_common import (
     F32,
     I64,
     best_per_row,
+    centre_and_size,
     clip,
     column,
     decode,
@@ -43,23 +44,28 @@ def anchors(b: Builder, node: Node) -> Value:
     return b.onnx.Reshape(placed, ints(b, -1, 4))
 
 
-def _grid_anchors(b: Builder, node: Node, index: Value, level: Value, widths: Value, per_cell: int) -> Value:
-    """The anchors f32[N,K,4] at positions `index` i64[N,K] in their levels' (row, column, cell) order."""
+def _grid_anchors(
+    b: Builder, node: Node, index: Value, level: Value, widths: Value, per_cell: int
+) -> tuple[Value, Value]:
+    """Centre and size f32[N,K,2] of the anchors at positions `index` i64[N,K], which count their level's anchors
+    by row, column and cell; `level` i64[K]; `widths` i64[L] of the maps."""
     cells = torch.cat([c.data for c in node.operand_list(2) if isinstance(c, Constant)])
     strides = node.attributes["strides"]
     offset = float(node.attributes["offset"])  # type: ignore[arg-type]
     assert isinstance(strides, tuple)
-    step = torch.tensor(strides, dtype=torch.float32)
-    cells = cells + (offset * step).repeat_interleave(per_cell)[:, None]
+    step = torch.tensor(strides, dtype=torch.float32)[:, None]
+    sizes = cells[:, 2:] - cells[:, :2]
+    centres = cells[:, :2] + 0.5 * sizes + (offset * step).repeat_interleave(per_cell, dim=0)
     count = b.constant(per_cell, I64)
     cell = b.onnx.Add(b.onnx.Mul(level, count), b.onnx.Mod(index, count))
     position = b.onnx.Div(index, count)
     width = b.onnx.Gather(widths, level, axis=0)
     x = b.onnx.Unsqueeze(b.onnx.Mod(position, width), ints(b, -1))
     y = b.onnx.Unsqueeze(b.onnx.Div(position, width), ints(b, -1))
-    grid = b.onnx.Cast(b.onnx.Concat([x, y, x, y], axis=-1), to=F32)
-    shift = b.onnx.Mul(grid, b.onnx.Gather(b.graph.constant(step[:, None], "strides"), level, axis=0))
-    return b.onnx.Add(shift, b.onnx.Gather(b.graph.constant(cells, "cell_anchors"), cell, axis=0))
+    grid = b.onnx.Cast(b.onnx.Concat([x, y], axis=-1), to=F32)
+    shift = b.onnx.Mul(grid, b.onnx.Gather(b.graph.constant(step, "strides"), level, axis=0))
+    centre = b.onnx.Add(shift, b.onnx.Gather(b.graph.constant(centres, "anchor_centres"), cell, axis=0))
+    return centre, b.onnx.Gather(b.graph.constant(sizes, "anchor_sizes"), cell, axis=0)
 
 
 def rpn_proposals(b: Builder, node: Node) -> list[Value]:
@@ -84,17 +90,14 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
     if grid and (len(set(cells)) != 1 or not all(isinstance(c, Constant) for c in node.operand_list(2))):
         raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
 
-    # How many anchors each level has.
-    sizes = [b.onnx.Shape(m, start=2, end=4) for m in logits]
-    table = b.onnx.Reshape(b.onnx.Concat(sizes, axis=0), ints(b, levels, 2))
-    counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *cells))
-
     best: list[Value] = []
     index: list[Value] = []
+    anchor_counts: list[Value] = []
     taken: list[Value] = []
     for level in logits:
         flat = b.onnx.Reshape(b.onnx.Transpose(level, perm=[0, 2, 3, 1]), ints(b, 0, -1))
-        count = b.onnx.Min([b.onnx.Shape(flat, start=1), ints(b, before)])
+        anchor_counts.append(b.onnx.Shape(flat, start=1))
+        count = b.onnx.Min([anchor_counts[-1], ints(b, before)])
         values, places = b.onnx.TopK(flat, count, axis=1)
         taken.append(count)
         best.append(values)
@@ -104,29 +107,30 @@ def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
     level_of = _concat(b, [b.onnx.Expand(ints(b, i), count) for i, count in enumerate(taken)], 0)  # [K]
 
     moves = [b.onnx.Reshape(b.onnx.Transpose(d, perm=[0, 2, 3, 1]), ints(b, 0, -1, 4)) for d in deltas]
-    offsets = b.onnx.CumSum(counts, b.constant(0, I64), exclusive=1)
+    offsets = b.onnx.CumSum(_concat(b, anchor_counts, 0), b.constant(0, I64), exclusive=1)
     everywhere = b.onnx.Add(local, b.onnx.Gather(offsets, level_of, axis=0))
     chosen = b.onnx.GatherND(_concat(b, moves, 1), b.onnx.Unsqueeze(everywhere, ints(b, -1)), batch_dims=1)
     if grid:
-        widths = b.onnx.Gather(table, b.constant(1, I64), axis=1)
-        placed = _grid_anchors(b, node, local, level_of, widths, cells[0])
+        widths = _concat(b, [b.onnx.Shape(level, start=3) for level in logits], 0)
+        centre, size = _grid_anchors(b, node, local, level_of, widths, cells[0])
     else:
         placed = b.onnx.Gather(_concat(b, node.operand_list(2), 0), everywhere, axis=0)
-    decoded = decode(b, chosen, placed, node.attributes["weights"], node.attributes["scale_clamp"])  # type: ignore[arg-type]
+        centre, size = centre_and_size(b, placed)
+    weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
+    decoded = decode(b, chosen, centre, size, weights, clamp)  # type: ignore[arg-type]
 
     boxes = clip(b, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
     low, high = split(b, boxes, (2, 2), axis=-1)
     side = b.onnx.ReduceMin(b.onnx.Sub(high, low), ints(b, 2), keepdims=0)
-    size = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
+    total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
     least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
-    valid = b.onnx.And(b.onnx.Less(size, scalar(b, math.inf)), b.onnx.Greater(side, least))
+    valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))
     valid = b.onnx.Unsqueeze(valid, ints(b, 1))  # [N, 1, K]
 
     # Within a level the candidates are sorted, so their rank orders them as their logit does; and it is positive,
     # which NonMaxSuppression's threshold of zero needs.
     ranks = torch.arange(levels * before, 0, -1, dtype=torch.float32)
-    total = b.onnx.Shape(scores, start=1)
-    rank = b.onnx.Slice(b.graph.constant(ranks, "ranks"), ints(b, 0), total)
+    rank = b.onnx.Slice(b.graph.constant(ranks, "ranks"), ints(b, 0), b.onnx.Shape(scores, start=1))
     if levels > 1:
         own = b.onnx.Equal(level_of, b.constant([[i] for i in range(levels)], I64))  # [L, K]
         valid = b.onnx.And(valid, own)

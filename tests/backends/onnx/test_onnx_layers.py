@@ -58,11 +58,11 @@ CONVOLUTIONS = [
         ), SIZES, 1, openvino=False,  # OpenVINO does not read DeformConv
     ),
     Case(
-        "deform_conv2d-unmasked", [IMAGE, "f32[N,18,H/2,W/2]", "f32[1,1]"],
+        "deform_conv2d-unmasked", [IMAGE, "f32[N,18,H/2,W/2]", "f32[N,1]"],
         lambda b, x, offset, mask: b.torchvision.deform_conv2d(
             x, w(b, 4, 3, 3, 3), offset, mask, w(b, 4), stride_h=2, stride_w=2, pad_h=1, pad_w=1, dilation_h=1,
             dilation_w=1, groups=1, offset_groups=1, use_mask=False,
-        ), EVEN, 1, openvino=False,  # OpenVINO does not read DeformConv
+        ), EVEN, 1, multiples={"H": 2, "W": 2}, openvino=False,  # OpenVINO does not read DeformConv
     ),
 ]  # fmt: skip
 
@@ -96,7 +96,7 @@ POOLINGS = [
     Case("max_pool2d-ceil", [IMAGE], lambda b, x: b.aten.max_pool2d(x, kernel_size=(3, 2), stride=(2, 2), ceil_mode=True), SIZES, 1),
     Case("max_pool2d-dilated", [IMAGE], lambda b, x: b.aten.max_pool2d(x, kernel_size=(2,), stride=(1,), dilation=(2,)), SIZES, 1),
     Case("max_pool2d_with_indices", [IMAGE], lambda b, x: b.aten.max_pool2d_with_indices(x, kernel_size=(2, 2))[0], SIZES, 1),
-    Case("max_pool1d", ["f32[N,3,H]"], lambda b, x: b.aten.max_pool1d(x, kernel_size=(2,)), SIZES, 1),
+    Case("max_pool1d", ["f32[N,3,9]"], lambda b, x: b.aten.max_pool1d(x, kernel_size=(2,)), SIZES, 1),
     Case("avg_pool2d", [IMAGE], lambda b, x: b.aten.avg_pool2d(x, kernel_size=(2, 2), stride=(2, 2)), SIZES, 1),
     Case("avg_pool2d-padded", [IMAGE], lambda b, x: b.aten.avg_pool2d(x, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)), SIZES, 1),
     Case("avg_pool2d-exclude", [IMAGE], lambda b, x: b.aten.avg_pool2d(x, kernel_size=(3, 3), padding=(1, 1), count_include_pad=False), SIZES, 1),
@@ -197,7 +197,7 @@ def test_no_size_is_baked_in():
             ),
             b.aten.conv2d(x, w(b, 8, 3, 1, 1), None),
         ),
-        EVEN, 6,
+        EVEN, 6, multiples={"H": 2, "W": 2},
     )  # fmt: skip
     lowered = check(case)
     assert [torch.tensor(c.data.shape).tolist() for c in lowered.weights.values()] == [
