@@ -35,13 +35,15 @@ class DumpIR(Observer):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._weights: dict[str, torch.Tensor] = {}
+        self._begun = False
 
     @override
     def start(self, graph: Graph) -> None:
-        self._weights = {}
+        self._weights, self._begun = {}, False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clear()
+            self._begun = True
             self._write(graph, 0, graph.level)
         except OSError as error:
             raise InputError(f"cannot write IR to {self.folder}: {error.strerror}") from None
@@ -52,7 +54,7 @@ class DumpIR(Observer):
 
     @override
     def finish(self) -> None:
-        if not self.folder.is_dir():
+        if not self._begun:
             return
         target = self.folder / WEIGHTS_FILE
         beside = target.with_suffix(".partial")
