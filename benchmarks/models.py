@@ -52,6 +52,16 @@ def peer_image(picture: Tensor) -> Tensor:
     return picture.flip(0) / 255
 
 
+def scene() -> Tensor:
+    """A scene of the small model's data, resized: f32[3,800,1088], BGR."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(ZOO / "scenes" / "scene0.png") as opened:
+        rgb = np.asarray(opened.convert("RGB").resize((WIDTH, HEIGHT)))
+    return torch.from_numpy(rgb[:, :, ::-1].transpose(2, 0, 1).astype(np.float32))
+
+
 def inputs(picture: Tensor) -> list[dict[str, Any]]:
     """The picture as detectron2's models take it."""
     return [{"image": picture}]
@@ -67,12 +77,18 @@ def feed(picture: Tensor) -> dict[str, Tensor]:
     }
 
 
-def peer() -> nn.Module:
-    """torchvision's Mask R-CNN R50-FPN with seeded weights that yield 1000 proposals and 100 detections."""
+def peer(weights: str | os.PathLike[str] | None = None) -> nn.Module:
+    """torchvision's Mask R-CNN R50-FPN with seeded weights that yield 1000 proposals and 100 detections.
+
+    Making these takes a while: `weights` is a file of them.
+    """
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
     torch.manual_seed(0)
     model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval().requires_grad_(False)
+    if weights:
+        model.load_state_dict(torch.load(weights, weights_only=True, mmap=True))
+        return model
     with torch.no_grad():
         _calibrate(model)
     return model
@@ -116,22 +132,28 @@ def _spread(layer: nn.Module, features: Tensor, std: float) -> None:
     layer.bias -= given.mean(dim=1) * scale
 
 
-def full(weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """detectron2's Mask R-CNN R50-FPN (3x config) with the peer's weights.
+def untrained() -> nn.Module:
+    """detectron2's Mask R-CNN R50-FPN (3x config), with the weights that its initializers give.
 
     Where torchvision's architecture differs from the config's, its choice is taken: strides in the 3x3 convolutions,
     90 classes, RoIAlign with two samples a side per bin and without the half-pixel shift.
     """
     from detc.frontend.detectron2 import build_model, load_config
 
-    config = load_config(CONFIGS / "configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    path = CONFIGS / "configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; set DETC_CONFIGS to where detectron2's configs are")
+    config = load_config(path)
     config.MODEL.RESNETS.STRIDE_IN_1X1 = False
     config.MODEL.ROI_HEADS.NUM_CLASSES = FOREGROUND
     for head in (config.MODEL.ROI_BOX_HEAD, config.MODEL.ROI_MASK_HEAD):
         head.POOLER_SAMPLING_RATIO = 2
         head.POOLER_TYPE = "ROIAlign"
-    model = build_model(config)
-    source = peer()
+    return build_model(config)
+
+
+def with_peer_weights(model: nn.Module, source: nn.Module) -> nn.Module:
+    """Give the full-size model the peer's weights."""
     own = _from_peer(source.state_dict(), torch.tensor(source.transform.image_std))
     missing, unexpected = model.load_state_dict(own, strict=False)
     left = [name for name in missing if not name.startswith("pixel_") and "anchor" not in name]
@@ -150,7 +172,8 @@ def small() -> nn.Module:
     return load_model(folder / "config.yaml", folder / "model_final.pth")
 
 
-MODELS = {SMALL: small, FULL: full}
+MODELS = {SMALL: small, FULL: untrained}
+"""What is compiled: weights that find nothing do there, for capture runs nothing."""
 
 
 _PREFIXES = {
