@@ -62,7 +62,9 @@ def unsupported_operators(net: NetDef) -> list[str]:
     for op in net.op:
         if op.type not in BODIES and op.type not in lines:
             kind = "quantized" if op.type.startswith("Int8") else "unknown"
-            lines[op.type] = f"{op.type} ({kind}), first as the producer of {', '.join(op.output) or 'nothing'}"
+            lines[op.type] = (
+                f"{op.type} ({kind}), first as the producer of {', '.join(op.output) or 'nothing'}"
+            )
     return list(lines.values())
 
 
@@ -106,7 +108,9 @@ def run_operator(op: OperatorDef, operands: Sequence[Tensor]) -> tuple[Tensor, .
     return call_body(op, operator_arguments(op), operands)
 
 
-def call_body(op: OperatorDef, arguments: Mapping[str, Any], operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def call_body(
+    op: OperatorDef, arguments: Mapping[str, Any], operands: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
     """As `run_operator`, with the arguments already decoded."""
     body = BODIES[op.type]
     least, most = _operand_counts(op.type)
@@ -149,7 +153,7 @@ def set_argument(argument: Argument, name: str, value: Any) -> None:
         value = array.reshape(-1).tolist()
     match value:
         case bool() | int():
-            argument.i = value
+            argument.i = int(value)
         case float():
             argument.f = value
         case str():
@@ -159,7 +163,7 @@ def set_argument(argument: Argument, name: str, value: Any) -> None:
         case [float(), *_]:
             argument.floats.extend(value)
         case [] | [bool() | int(), *_]:
-            argument.ints.extend(value)
+            argument.ints.extend(map(int, value))
         case [str(), *_]:
             argument.strings.extend(text.encode() for text in value)
         case [bytes(), *_]:
@@ -191,7 +195,7 @@ def argument_tensor(argument: Argument) -> Tensor:
     alone.DiscardUnknownFields()
     content = np.frombuffer(alone.SerializeToString(), dtype=np.uint8)
     if len(content) == 5 * count and bool((content[::5] == _FLOATS_TAG).all()):
-        values = np.ascontiguousarray(content.reshape(count, 5)[:, 1:]).view("<f4").reshape(-1)
+        values = content.reshape(count, 5)[:, 1:].copy().view("<f4").reshape(-1)
     else:
         values = np.array(argument.floats, dtype=np.float32)
     return torch.from_numpy(values.astype(np.float32, copy=False))

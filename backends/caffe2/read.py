@@ -88,17 +88,27 @@ def _check(net: NetDef, where: str) -> None:
         raise InputError(
             f"{where}: not a Caffe2 net: it is a protobuf of another kind, with the top-level fields {strangers}"
         )
-    try:
-        if not net.op and not net.name and not net.external_output:
-            raise InputError(f"{where}: not a Caffe2 net: no operator is in it")
-        for position, op in enumerate(net.op):
-            if not op.type:
-                raise InputError(f"{where}: not a Caffe2 net: operator {position} has no type")
-            for name in (op.type, *op.input, *op.output):
-                if not name.isprintable():
-                    raise InputError(f"{where}: not a Caffe2 net: {name!r} in operator {position} is no name")
-        for name in (*net.external_input, *net.external_output):
-            if not name.isprintable():
-                raise InputError(f"{where}: not a Caffe2 net: {name!r} is no name of a blob")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not a Caffe2 net: one of its names is not text") from error
+    if not net.op and not net.name and not net.external_output:
+        raise InputError(f"{where}: not a Caffe2 net: no operator is in it")
+    for position, op in enumerate(net.op):
+        if not op.type:
+            raise InputError(f"{where}: not a Caffe2 net: operator {position} has no type")
+        for name in (op.type, *op.input, *op.output):
+            if not _is_name(name):
+                raise InputError(f"{where}: not a Caffe2 net: {name!r} in operator {position} is no name")
+        for argument in op.arg:
+            if not _is_name(argument.name):
+                raise InputError(f"{where}: not a Caffe2 net: {argument.name!r} is no name of an argument")
+    for name in (
+        net.name,
+        *net.external_input,
+        *net.external_output,
+        *(argument.name for argument in net.arg),
+    ):
+        if not _is_name(name):
+            raise InputError(f"{where}: not a Caffe2 net: {name!r} is no name")
+
+
+def _is_name(name: str | bytes) -> bool:
+    """Whether it can be a name. A string field whose bytes are not UTF-8 comes as bytes."""
+    return isinstance(name, str) and name.isprintable()

@@ -62,7 +62,9 @@ def decode(
     if angle_bound_on:
         period = angle_bound_hi - angle_bound_lo
         if period <= 0 or period % 180 != 0:
-            raise InputError(f"angle bounds {angle_bound_lo} to {angle_bound_hi}: not a multiple of 180 degrees")
+            raise InputError(
+                f"angle bounds {angle_bound_lo} to {angle_bound_hi}: not a multiple of 180 degrees"
+            )
         shift = (angle < angle_bound_lo).to(angle.dtype) - (angle > angle_bound_hi).to(angle.dtype)
         angle = angle + period * shift
     return torch.stack((dx * width + x, dy * height + y, scale_w * width, scale_h * height, angle), dim=-1)
@@ -144,25 +146,28 @@ def _nms_row_by_row(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_o
 
 
 def _nms_rotated(boxes: Tensor, area: Tensor, threshold: float) -> Tensor:
-    first, second = overlapping_pairs(boxes)
-    # Pairs that do not touch have an IoU of 0, or of 0 / 0 where neither has an area.
-    flat = area == 0
     if threshold < 0:
+        # Even boxes that do not touch suppress each other.
         return torch.arange(min(len(boxes), 1), device=boxes.device)
+    first, second = overlapping_pairs(boxes)
     suppresses = ~(rotated_iou(boxes[first], boxes[second]) <= threshold)
-    victims: dict[int, list[int]] = {}
+    victims: dict[int, set[int]] = {}
     for winner, loser in zip(first[suppresses].tolist(), second[suppresses].tolist(), strict=True):
-        victims.setdefault(winner, []).append(loser)
+        victims.setdefault(winner, set()).add(loser)
+    # Boxes without area that do not even touch have an IoU of 0 / 0.
+    flat = (area == 0).nonzero().squeeze(1).tolist()
+    if flat:
+        touching = set(zip(first.tolist(), second.tolist(), strict=True))
+        for position, winner in enumerate(flat):
+            losers = (loser for loser in flat[position + 1 :] if (winner, loser) not in touching)
+            victims.setdefault(winner, set()).update(losers)
     gone = [False] * len(boxes)
-    seen_flat = False
     kept = []
-    for row, is_flat in enumerate(flat.tolist()):
-        if gone[row] or (is_flat and seen_flat):
-            continue
-        kept.append(row)
-        seen_flat |= is_flat
-        for loser in victims.get(row, ()):
-            gone[loser] = True
+    for row in range(len(boxes)):
+        if not gone[row]:
+            kept.append(row)
+            for loser in victims.get(row, ()):
+                gone[loser] = True
     return torch.tensor(kept, dtype=torch.int64, device=boxes.device)
 
 

@@ -83,7 +83,9 @@ def bbox_transform(
         angle_bound_lo=angle_bound_lo,
         angle_bound_hi=angle_bound_hi,
     )
-    clipped = clip(decoded, height, width, clip_angle_thresh=clip_angle_thresh, legacy_plus_one=legacy_plus_one)
+    clipped = clip(
+        decoded, height, width, clip_angle_thresh=clip_angle_thresh, legacy_plus_one=legacy_plus_one
+    )
     if apply_scale:
         clipped[..., :4] *= scale[:, None]
     return clipped.reshape(deltas.shape), torch.tensor(counts, dtype=torch.float32, device=rois.device)
@@ -136,7 +138,9 @@ def box_with_nms_limit(
     """
     dim = 5 if rotated else 4
     if soft_nms_method not in ("linear", "gaussian"):
-        raise InputError(f"BoxWithNMSLimit: soft_nms_method {soft_nms_method!r} is neither linear nor gaussian")
+        raise InputError(
+            f"BoxWithNMSLimit: soft_nms_method {soft_nms_method!r} is neither linear nor gaussian"
+        )
     scores, boxes = _matrix(scores, "scores"), _matrix(boxes, "boxes")
     count, classes = scores.shape
     with_background = input_boxes_include_bg_cls
@@ -189,7 +193,9 @@ def box_with_nms_limit(
             per_class.append((class_scores[kept], class_boxes[kept], torch.full_like(kept, index), kept))
         if not per_class:
             continue
-        kept_scores, kept_boxes, kept_classes, kept_rows = (torch.cat(part) for part in zip(*per_class, strict=True))
+        kept_scores, kept_boxes, kept_classes, kept_rows = (
+            torch.cat(part) for part in zip(*per_class, strict=True)
+        )
         if 0 < detections_per_im < len(kept_scores):
             best = kept_scores.argsort(descending=True, stable=True)[:detections_per_im]
             best = best[kept_classes[best].argsort(stable=True)]

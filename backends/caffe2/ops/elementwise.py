@@ -54,7 +54,12 @@ def div(first: Tensor, second: Tensor, *, broadcast: bool = False, axis: int = -
 
 
 def pow(  # noqa: A001 - the operator's name
-    first: Tensor, second: Tensor | None = None, *, exponent: float = 0.0, broadcast: bool = False, axis: int = -1
+    first: Tensor,
+    second: Tensor | None = None,
+    *,
+    exponent: float = 0.0,
+    broadcast: bool = False,
+    axis: int = -1,
 ) -> Tensor:
     """The first operand to the power of the second, or of `exponent` where there is no second."""
     return first**exponent if second is None else first ** _aligned(first, second, broadcast, axis)

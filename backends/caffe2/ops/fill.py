@@ -73,7 +73,9 @@ def given_tensor_int64_fill(*, values: Values = (), shape: Sequence[int] = ()) -
     return _filled(values, shape, torch.int64, "GivenTensorInt64Fill")
 
 
-def given_tensor_byte_string_to_uint8_fill(*, values: Sequence[bytes] = (), shape: Sequence[int] = ()) -> Tensor:
+def given_tensor_byte_string_to_uint8_fill(
+    *, values: Sequence[bytes] = (), shape: Sequence[int] = ()
+) -> Tensor:
     """u8[shape] of the bytes of the one string in `values`."""
     if len(values) != 1:
         raise InputError(f"GivenTensorByteStringToUInt8Fill: {len(values)} strings, where one is expected")
@@ -101,7 +103,9 @@ def constant_fill(
             raise InputError("ConstantFill: both a shape and an operand")
         own = like.tolist() if input_as_shape else like.shape
         if input_as_shape and (like.dim() != 1 or like.dtype != torch.int64):
-            raise InputError(f"ConstantFill: the shape is {like.dtype} {list(like.shape)}, i64[d] is expected")
+            raise InputError(
+                f"ConstantFill: the shape is {like.dtype} {list(like.shape)}, i64[d] is expected"
+            )
         shape = [*own, *extra_shape]
     elif input_as_shape or len(extra_shape):
         raise InputError("ConstantFill: an operand is missing")

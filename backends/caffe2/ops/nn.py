@@ -22,7 +22,9 @@ Order = Literal["NCHW", "NHWC"]
 def _checked(values: Sequence[int], size: int, default: int, name: str) -> list[int]:
     values = list(values) or [default] * size
     if len(values) != size:
-        raise InputError(f"{name}: {values}, where {size} numbers are expected: only two dimensions are supported")
+        raise InputError(
+            f"{name}: {values}, where {size} numbers are expected: only two dimensions are supported"
+        )
     return values
 
 
@@ -74,7 +76,9 @@ def conv(
     data, padding = _padded(data, _checked(pads, 4, 0, "pads"))
     for size, pad, kernel, dilation in zip(data.shape[2:], padding, weight.shape[2:], dilations, strict=True):
         if size + 2 * pad < dilation * (kernel - 1) + 1:
-            raise InputError(f"Conv: data {list(data.shape)} is smaller than the kernel {list(weight.shape[2:])}")
+            raise InputError(
+                f"Conv: data {list(data.shape)} is smaller than the kernel {list(weight.shape[2:])}"
+            )
     return _as_given(F.conv2d(data, weight, bias, strides, padding, dilations, group), order)
 
 
@@ -289,7 +293,9 @@ def average_pool(
 def _scales(scales: Tensor | None, height_scale: float, width_scale: float, name: str) -> tuple[float, float]:
     if scales is not None:
         if list(scales.shape) != [2]:
-            raise InputError(f"{name}: scales {list(scales.shape)}, where the height's and the width's are expected")
+            raise InputError(
+                f"{name}: scales {list(scales.shape)}, where the height's and the width's are expected"
+            )
         height_scale, width_scale = (float(scale) for scale in scales)
     if height_scale <= 0 or width_scale <= 0:
         raise InputError(f"{name}: scales {height_scale}, {width_scale} are not positive")
@@ -361,5 +367,7 @@ def pad_image(
         raise InputError(f"PadImage: mode {mode!r} is none of {', '.join(modes)}")
     top, left, bottom, right = _checked(pads, 4, 0, "pads")
     data = _channels_first(data, order)
-    padded = F.pad(data, (left, right, top, bottom), modes[mode], **({"value": value} if mode == "constant" else {}))
+    padded = F.pad(
+        data, (left, right, top, bottom), modes[mode], **({"value": value} if mode == "constant" else {})
+    )
     return _as_given(padded, order)

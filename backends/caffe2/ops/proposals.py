@@ -109,10 +109,17 @@ def generate_proposals(
         )
         box_width, box_height = sides(boxes, legacy_plus_one=legacy_plus_one)
         center_x, center_y = (
-            (boxes[:, 0] + box_width / 2, boxes[:, 1] + box_height / 2) if dim == 4 else boxes[:, :2].unbind(1)
+            (boxes[:, 0] + box_width / 2, boxes[:, 1] + box_height / 2)
+            if dim == 4
+            else boxes[:, :2].unbind(1)
         )
         least = min_size * scale
-        fit = (box_width >= least) & (box_height >= least) & (center_x < image_width) & (center_y < image_height)
+        fit = (
+            (box_width >= least)
+            & (box_height >= least)
+            & (center_x < image_width)
+            & (center_y < image_height)
+        )
         boxes, top = boxes[fit], top[fit]
         limit = post_nms_topN if 0 < post_nms_topN < len(boxes) else -1
         kept = nms(boxes, nms_thresh, limit=limit, legacy_plus_one=legacy_plus_one)
@@ -149,7 +156,9 @@ def collect_rpn_proposals(
     """
     levels = _levels(rpn_min_level, rpn_max_level, "rpn")
     if len(inputs) != 2 * levels:
-        raise InputError(f"CollectRpnProposals: {len(inputs)} inputs, 2 for each of {levels} levels are expected")
+        raise InputError(
+            f"CollectRpnProposals: {len(inputs)} inputs, 2 for each of {levels} levels are expected"
+        )
     for rois, scores in zip(inputs[:levels], inputs[levels:], strict=True):
         if rois.dim() != 2 or rois.shape[1] != 5 or scores.numel() != len(rois):
             raise InputError(

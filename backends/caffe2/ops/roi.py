@@ -186,7 +186,9 @@ def batch_permutation(inputs: Tensor, indices: Tensor) -> Tensor:
     return inputs.index_select(0, indices.to(torch.int64))
 
 
-def heatmap_max_keypoint(heatmaps: Tensor, bboxes_in: Tensor, *, should_output_softmax: bool = False) -> Tensor:
+def heatmap_max_keypoint(
+    heatmaps: Tensor, bboxes_in: Tensor, *, should_output_softmax: bool = False
+) -> Tensor:
     """Keypoints at the maxima of heatmaps, refined by a Taylor expansion instead of bicubic upsampling.
 
     Args:

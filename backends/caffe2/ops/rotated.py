@@ -75,10 +75,7 @@ def _inside(points: Tensor, corners: Tensor) -> Tensor:
     along = (offset * side).sum(-1)
     across = -(offset * other).sum(-1)
     return (
-        (along >= 0)
-        & (across >= 0)
-        & (along <= side.square().sum(-1))
-        & (across <= other.square().sum(-1))
+        (along >= 0) & (across >= 0) & (along <= side.square().sum(-1)) & (across <= other.square().sum(-1))
     )
 
 

@@ -169,7 +169,9 @@ def transpose(data: Tensor, *, axes: Sequence[int] = ()) -> Tensor:
     return data.permute(order).contiguous()
 
 
-def reshape(data: Tensor, new_shape: Tensor | None = None, *, shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+def reshape(
+    data: Tensor, new_shape: Tensor | None = None, *, shape: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
     """Data in a new shape, in which 0 keeps a size and one -1 takes what is left.
 
     Returns:
