@@ -1,9 +1,10 @@
 """The anchors of an exported RetinaNet, whose original exporter pickled the anchor generator into the net.
 
-The argument `serialized_anchor_generator` holds what `torch.save` wrote: a zip archive with a pickle and the raw
-tensors. Loading that would run code of a stranger. Here the pickle's opcodes are walked as data instead: names of
-classes and functions stay names, a "call" only notes what was to be called, and of the result three known values are
-taken. Source: detectron2 v0.6, `export/caffe2_modeling.py` and `modeling/anchor_generator.py`.
+The argument `serialized_anchor_generator` holds what `torch.save` wrote: a zip archive with a pickle and the
+raw tensors. Loading that would run code of a stranger. Here the pickle's opcodes are walked as data instead:
+names of classes and functions stay names, a "call" only notes what was to be called, and of the result three
+known values are taken. Source: detectron2 v0.6, `export/caffe2_modeling.py` and
+`modeling/anchor_generator.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from .errors import InputError
 
 _MAX_BYTES: Final = 1 << 20
-"""Far more than an anchor generator needs; a larger member of the archive is refused before it is unpacked."""
+"""Far more than an anchor generator needs; a larger member of the archive is refused unread."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class AnchorGenerator:
     """What lays out a dense detector's anchors.
 
     Attributes:
-        cell_anchors: per feature level, f32[A, 4] (x0, y0, x1, y1) or f32[A, 5] (center x, y, width, height, angle in
-            degrees), in pixels of the input, around the origin.
+        cell_anchors: per feature level, f32[A, 4] (x0, y0, x1, y1) or f32[A, 5] (center x, y, width, height,
+            angle in degrees), in pixels of the input, around the origin.
         strides: per feature level, in pixels.
         offset: of the first anchor's center from the image's corner, in strides.
     """
@@ -92,7 +93,7 @@ def _member(members: zipfile.ZipFile, name: str) -> bytes:
     return members.read(name)
 
 
-def _walk(pickle: bytes) -> Any:  # noqa: PLR0915 - one case per opcode
+def _walk(pickle: bytes) -> Any:
     """Follow the opcodes that torch.save writes, with objects as `_Inert`. Anything else is an InputError."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -105,7 +106,9 @@ def _walk(pickle: bytes) -> Any:  # noqa: PLR0915 - one case per opcode
         return above[::-1]
 
     try:
-        for opcode, argument, _ in pickletools.genops(pickle):
+        operation: tuple[pickletools.OpcodeInfo, Any, int | None]
+        for operation in pickletools.genops(pickle):
+            opcode, argument = operation[:2]
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -203,13 +206,13 @@ def _anchor_generator(root: Any, storage: Callable[[str], bytes]) -> AnchorGener
     offset = float(_checked(state.get("offset", 0.0), float, int))
     if not cell_anchors or len(cell_anchors) != len(strides):
         raise InputError(
-            f"the anchor generator in the net has {len(cell_anchors)} sets of anchors for {len(strides)} strides"
+            f"the anchor generator in the net has {len(cell_anchors)} sets of anchors, {len(strides)} strides"
         )
     return AnchorGenerator(cell_anchors, strides, offset)
 
 
 def _tensor(value: Any, storage: Callable[[str], bytes]) -> Tensor:
-    """What `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, ...)` would make: f32[A, 4 or 5]."""
+    """f32[A, 4 or 5]: what `torch._utils._rebuild_tensor_v2(storage, offset, size, stride)` would make."""
     call = _checked(value, _Inert)
     if call.name != "torch._utils._rebuild_tensor_v2" or len(_checked(call.arguments, tuple)) < 4:
         raise InputError(f"the anchor generator in the net holds {call.name} where its anchors should be")

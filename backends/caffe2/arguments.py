@@ -1,4 +1,4 @@
-"""Operators' arguments: between protobuf and Python values, named and typed as the operators' functions declare them."""
+"""Operators' arguments: between protobuf and Python's values, typed as the operators' functions say."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def unsupported_operators(net: NetDef) -> list[str]:
 
 
 def operator_arguments(op: OperatorDef) -> dict[str, Any]:
-    """The arguments of an operator, as keyword arguments for its function. Missing ones are left to the defaults.
+    """The arguments of an operator, as keyword arguments for its function. What is missing has its default.
 
     The singular forms of a window's arguments (`kernel`, `pad_t`, ...) come as the plural ones.
 
@@ -129,7 +129,7 @@ def call_body(
 def make_operator(
     type_: str, inputs: Iterable[str], outputs: Iterable[str], arguments: Mapping[str, Any] | None = None, /
 ) -> OperatorDef:
-    """An operator. The arguments' values may be bool, int, float, str, bytes, sequences of one of these, or arrays."""
+    """An operator. Arguments may be bool, int, float, str, bytes, sequences of one of these, or arrays."""
     op = OperatorDef(type=type_)
     op.input.extend(inputs)
     op.output.extend(outputs)
@@ -173,7 +173,7 @@ def set_argument(argument: Argument, name: str, value: Any) -> None:
 
 
 def _set_floats(argument: Argument, array: np.ndarray) -> None:
-    """Fill `floats` with a network's weights: handed over as bytes, for a loop over Python's floats takes seconds."""
+    """Fill `floats` with a network's weights as bytes: a loop over Python's floats takes seconds."""
     content = np.ascontiguousarray(array, dtype="<f4").tobytes()
     length, varint = len(content), bytearray()
     while length > 0x7F:
@@ -183,7 +183,7 @@ def _set_floats(argument: Argument, array: np.ndarray) -> None:
 
 
 def argument_tensor(argument: Argument) -> Tensor:
-    """The repeated numbers of an argument: f32[n] of floats, i64[n] of ints, without a detour over Python's numbers."""
+    """The repeated numbers of an argument: f32[n] of floats, i64[n] of ints, not one by one."""
     count = len(argument.floats)
     if not count:
         return torch.tensor(argument.ints, dtype=torch.int64)

@@ -1,8 +1,8 @@
 """Caffe2's protobuf messages, made from `caffe2.proto` in a descriptor pool of their own.
 
-The private pool is what lets an old `caffe2`, whose generated code registers messages of the same names in the default
-pool, live in the same process. No protoc is needed: the few constructs that `caffe2.proto` uses are parsed here, and a
-test compares the result, field by field, with the descriptors inside the real Caffe2.
+The private pool is what lets an old `caffe2`, whose generated code registers messages of the same names in
+the default pool, live in the same process. No protoc is needed: the few constructs that `caffe2.proto` uses
+are parsed here, and a test compares the result, field by field, with the descriptors inside the real Caffe2.
 """
 
 from __future__ import annotations

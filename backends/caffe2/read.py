@@ -41,7 +41,7 @@ def _parse(content: bytes, where: str) -> NetDef:
 
 
 def _is_text(content: bytes) -> bool:
-    """Whether these are the bytes of a text. The binary form starts every operator with the control byte 0x12."""
+    """Whether these are a text's bytes. The binary form starts every operator with the control byte 0x12."""
     head = content[: 1 << 16]
     if any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in head):
         return False
@@ -86,7 +86,7 @@ def _check(net: NetDef, where: str) -> None:
     strangers = sorted({field.field_number for field in unknown_fields.UnknownFieldSet(net)})
     if strangers:
         raise InputError(
-            f"{where}: not a Caffe2 net: it is a protobuf of another kind, with the top-level fields {strangers}"
+            f"{where}: not a Caffe2 net: a protobuf of another kind, with the top-level fields {strangers}"
         )
     if not net.op and not net.name and not net.external_output:
         raise InputError(f"{where}: not a Caffe2 net: no operator is in it")

@@ -45,8 +45,9 @@ def test_outputs_are_the_real_ones(name: str, scene: str) -> None:
     assert set(expected) <= set(actual)
     if "bbox_nms" not in expected:
         for blob, value in expected.items():
-            # The features reach 30 and more. Near their zeros both runtimes are up to 5e-5 off what float64 gives, the
-            # real one more than this one, so that 1e-5 can only be asked for in units of their size.
+            # The features reach 30 and more. Near their zeros both runtimes are up to 5e-5 off what float64
+            # gives, the real one more than this one, so that 1e-5 can only be asked for in units of their
+            # size.
             scale = np.abs(value).max() if blob.startswith("feature_") else 1.0
             np.testing.assert_allclose(actual[blob], value, rtol=1e-3, atol=1e-5 * scale, err_msg=blob)
         return

@@ -35,7 +35,7 @@ class RealCaffe2:
             "PYTHONPATH": "",
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 
     def __enter__(self) -> RealCaffe2:
         return self

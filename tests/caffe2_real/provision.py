@@ -2,8 +2,8 @@
 
     python tests/caffe2_real/provision.py
 
-Caffe2 was last built into torch 1.9.1, whose wheels need Python 3.8. Where there is none, this says so; it fails then
-only in CI (CI=true), where the tests that need it must not be skipped.
+Caffe2 was last built into torch 1.9.1, whose wheels need Python 3.8. Where there is none, this says so; it
+fails then only in CI (CI=true), where the tests that need it must not be skipped.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _answer(command: list[str]) -> str | None:
 
 
 def find_python38() -> str | None:
-    """A Python 3.8 that runs. A shim of pyenv's may be on PATH without a version behind it, so each one is tried."""
+    """A Python 3.8 that runs: a shim of pyenv's may be on PATH without a version behind it."""
     candidates = []
     on_path = shutil.which("python3.8")
     if on_path:

@@ -28,7 +28,7 @@ AS_EXPORTED: dict[str, Any] = {
 
 
 def _heads(
-    images: int, anchors: int, height: int, width: int, dim: int = 4, seed: int = 0, spread: float = 0.5
+    images: int, anchors: int, height: int, width: int, *, dim: int = 4, seed: int = 0, spread: float = 0.5
 ) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     scores = random.normal(size=(images, anchors, height, width))
@@ -63,7 +63,7 @@ def _heads(
 )
 def test_proposals(real: RealCaffe2, dim: int, images: int, change: dict[str, Any]) -> None:
     rois, _ = check(
-        real, "GenerateProposals", _heads(images, 3, 6, 7, dim), AS_EXPORTED | change, outputs=2, **BOXES
+        real, "GenerateProposals", _heads(images, 3, 6, 7, dim=dim), AS_EXPORTED | change, outputs=2, **BOXES
     )
     assert len(rois)
 
@@ -92,13 +92,13 @@ def test_many_proposals(real: RealCaffe2, seed: int) -> None:
 )
 def test_angles(real: RealCaffe2, change: dict[str, Any]) -> None:
     arguments = AS_EXPORTED | change
-    check(real, "GenerateProposals", _heads(2, 3, 6, 7, 5, spread=2.0), arguments, outputs=2, **BOXES)
+    check(real, "GenerateProposals", _heads(2, 3, 6, 7, dim=5, spread=2.0), arguments, outputs=2, **BOXES)
 
 
 def test_angle_bounds_that_are_refused(real: RealCaffe2) -> None:
     arguments = AS_EXPORTED | {"angle_bound_lo": -100, "angle_bound_hi": 90}
     check_refused(
-        real, "GenerateProposals", _heads(1, 3, 6, 7, 5), arguments, outputs=2, match="angle bounds"
+        real, "GenerateProposals", _heads(1, 3, 6, 7, dim=5), arguments, outputs=2, match="angle bounds"
     )
 
 
@@ -129,7 +129,8 @@ def test_equal_scores_of_few_anchors(real: RealCaffe2) -> None:
 
 
 def test_equal_scores_of_many_anchors(real: RealCaffe2) -> None:
-    # Caffe2's sort does not say which of equal scores comes first, so the order is not compared, only what is there.
+    # Caffe2's sort does not say which of equal scores comes first, so the order is not compared, only what is
+    # there.
     scores, deltas, im_info, anchors = _heads(1, 3, 20, 20, spread=0.0)
     scores = np.round(scores * 2) / 2
     arguments = AS_EXPORTED | {"pre_nms_topN": 0, "post_nms_topN": 0, "nms_thresh": 1.0}

@@ -1,11 +1,11 @@
-"""Runs nets in the real Caffe2, one request after the other. Python 3.8, in the environment that provision.py makes.
+"""Runs nets in the real Caffe2, one request after the other, in the environment that provision.py makes.
 
 A request on stdin and a reply on stdout is each eight bytes of length, big-endian, and then an .npz archive.
 
-Request: `predict`, and if wanted `init`, the bytes of a NetDef as u8; `feed/NAME`, the inputs; `fetch`, the names of
-the blobs wanted, as JSON in u8; `repeat`, how often to run `predict`.
-Reply: `blob/NAME` for each blob, `seconds` of each run; or `error`, as u8 text. A request without `predict` is answered
-with `descriptor`, the FileDescriptorProto of caffe2.proto.
+Request: `predict`, and if wanted `init`, the bytes of a NetDef as u8; `feed/NAME`, the inputs; `fetch`, the
+    names of the blobs wanted, as JSON in u8; `repeat`, how often to run `predict`.
+Reply: `blob/NAME` for each blob, `seconds` of each run; or `error`, as u8 text. A request without `predict`
+    is answered with `descriptor`, the FileDescriptorProto of caffe2.proto.
 """
 
 import io
@@ -61,7 +61,7 @@ def run(request):
     }
     for name, value in reply.items():
         if not isinstance(value, np.ndarray):
-            raise RuntimeError("{} holds no tensor: {!r}".format(name, value))
+            raise RuntimeError(f"{name} holds no tensor: {value!r}")
     reply["seconds"] = np.array(seconds)
     return reply
 
@@ -69,7 +69,7 @@ def run(request):
 def answer(request):
     try:
         return run(request) if "predict" in request else descriptor()
-    except Exception as error:  # noqa: BLE001 - whatever Caffe2 says about a request goes back to who made it
+    except Exception as error:
         return {"error": as_bytes(str(error).encode("utf-8", "replace"))}
 
 

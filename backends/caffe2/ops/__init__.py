@@ -1,7 +1,7 @@
 """What Caffe2's operators compute, as plain functions on torch tensors.
 
-Positional parameters are an operator's inputs (a `Sequence[Tensor]` takes all of them), keyword-only ones its arguments
-under Caffe2's names and with its defaults; the result is its output or the tuple of its outputs.
+Positional parameters are an operator's inputs (a `Sequence[Tensor]` takes all of them), keyword-only ones its
+arguments under Caffe2's names and with its defaults; the result is its output or the tuple of its outputs.
 """
 
 from __future__ import annotations

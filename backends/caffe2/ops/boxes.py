@@ -1,9 +1,10 @@
 """Box arithmetic that several operators share: decoding, clipping, suppression.
 
-Upright boxes are f32[..., 4] (x0, y0, x1, y1), rotated ones f32[..., 5] (center x, center y, width, height, angle in
-degrees, counter-clockwise), all in pixels. With `legacy_plus_one` a box from x0 to x1 is x1 - x0 + 1 wide, as in the
-first Detectron. Source: Caffe2's `generate_proposals_op_util_boxes.h` and `generate_proposals_op_util_nms.h`, whose
-order of float32 operations is kept, since suppression compares results of it with thresholds.
+Upright boxes are f32[..., 4] (x0, y0, x1, y1), rotated ones f32[..., 5] (center x, center y, width, height,
+angle in degrees, counter-clockwise), all in pixels. With `legacy_plus_one` a box from x0 to x1 is x1 - x0 + 1
+wide, as in the first Detectron. Source: Caffe2's `generate_proposals_op_util_boxes.h` and
+`generate_proposals_op_util_nms.h`, whose order of float32 operations is kept, since suppression compares
+results of it with thresholds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ LOG_SIZE_LIMIT: Final = math.log(1000.0 / 16.0)
 
 def as_float32(value: float) -> float:
     """The nearest float32, which is what an operator's argument is once it is in a net."""
-    return struct.unpack("<f", struct.pack("<f", value))[0]
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded
 
 
 def decode(
@@ -41,8 +43,8 @@ def decode(
 ) -> Tensor:
     """Boxes moved and scaled by regression deltas.
 
-    `boxes` and `deltas` are f32[..., 4] or f32[..., 5] and broadcast; `weights` divide the first four deltas; the delta
-    of an angle is in radians. Angles are brought into the bounds by one period at most.
+    `boxes` and `deltas` are f32[..., 4] or f32[..., 5] and broadcast; `weights` divide the first four deltas;
+    the delta of an angle is in radians. Angles are brought into the bounds by one period at most.
     """
     dx, dy, dw, dh = (deltas[..., i] / weights[i] for i in range(4))
     scale_w = dw.clamp(max=LOG_SIZE_LIMIT).exp()
@@ -73,7 +75,7 @@ def decode(
 def clip(
     boxes: Tensor, height: Tensor, width: Tensor, *, clip_angle_thresh: float, legacy_plus_one: bool
 ) -> Tensor:
-    """Boxes cut to the image. Of rotated ones only those within `clip_angle_thresh` degrees of upright are cut.
+    """Boxes cut to the image. Of rotated ones only those within `clip_angle_thresh` degrees of upright are.
 
     `height` and `width` are whole numbers as f32, and broadcast against a column of `boxes`.
     """
@@ -105,8 +107,9 @@ def sides(boxes: Tensor, *, legacy_plus_one: bool) -> tuple[Tensor, Tensor]:
 def nms(boxes: Tensor, threshold: float, *, limit: int = -1, legacy_plus_one: bool) -> Tensor:
     """Greedy suppression of f32[n, 4 or 5] boxes that come best first: i64[k] rows that stay, ascending.
 
-    A box stays if its IoU with every better one that stayed is at most `threshold`. An IoU that is not a number
-    suppresses, so that of all boxes without area only the best stays. `limit` >= 0 ends the search after so many.
+    A box stays if its IoU with every better one that stayed is at most `threshold`. An IoU that is not a
+    number suppresses, so that of all boxes without area only the best stays. `limit` >= 0 ends the search
+    after so many.
     """
     threshold = as_float32(threshold)
     width, height = sides(boxes, legacy_plus_one=legacy_plus_one)
@@ -121,7 +124,7 @@ def nms(boxes: Tensor, threshold: float, *, limit: int = -1, legacy_plus_one: bo
 
 
 def _nms_upright(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_one: bool) -> Tensor:
-    """By torchvision's kernel, which differs in two things: it knows no extra pixel, and 0 / 0 does not suppress."""
+    """By torchvision's kernel, which knows no extra pixel, and in which 0 / 0 does not suppress."""
     flat = area == 0
     rows = torch.arange(len(boxes), device=boxes.device)
     if bool(flat.any()):
@@ -135,7 +138,7 @@ def _nms_upright(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_one:
 
 
 def _nms_row_by_row(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_one: bool) -> Tensor:
-    """The definition, for boxes that are turned inside out or not finite: no kernel promises anything on those."""
+    """The definition, for boxes inside out or not finite: no kernel promises anything on those."""
     pending = torch.arange(len(boxes), device=boxes.device)
     kept = []
     while len(pending):
@@ -172,7 +175,7 @@ def _nms_rotated(boxes: Tensor, area: Tensor, threshold: float) -> Tensor:
 
 
 def iou_with(boxes: Tensor, area: Tensor, one: Tensor, others: Tensor, *, legacy_plus_one: bool) -> Tensor:
-    """IoU of the box in row `one` with those in rows `others`: f32[n], not a number where there is no area."""
+    """IoU of the box in row `one` with those in rows `others`: f32[n], not a number without area."""
     if boxes.shape[-1] == 5:
         return rotated_iou(boxes[one].expand(len(others), 5), boxes[others])
     extra = float(legacy_plus_one)
@@ -195,12 +198,14 @@ def soft_nms(
     method: str,
     legacy_plus_one: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Suppression that lowers the scores of overlapping boxes, and drops those that fall below `score_threshold`.
+    """Suppression that lowers the scores of overlapping boxes, and drops what falls below `score_threshold`.
 
-    `candidates`, i64[m], are the rows of f32[n, 4 or 5] `boxes` that take part; `method` is "linear" or "gaussian".
+    `candidates`, i64[m], are the rows of f32[n, 4 or 5] `boxes` that take part; `method` is "linear" or
+    "gaussian".
 
     Returns:
-        The rows that stay, in the order in which they were picked, i64[k]; and all scores after lowering, f32[n].
+        The rows that stay, in the order in which they were picked, i64[k]; and all scores after lowering,
+        f32[n].
 
     Source: Bodla et al., "Soft-NMS", 2017.
     """

@@ -35,10 +35,11 @@ def bbox_transform(
     With D = 5 if `rotated`, else 4:
 
     Args:
-        rois: f32[n, D + 1], the image first, images in ascending order; or f32[n, D] of one image. In pixels of the
-            network's input.
+        rois: f32[n, D + 1], the image first, images in ascending order; or f32[n, D] of one image. In pixels
+            of the network's input.
         deltas: f32[n, C * D].
-        im_info: f32[N, 3], height, width and scale. Boxes are clipped at height / scale and width / scale, rounded.
+        im_info: f32[N, 3], height, width and scale. Boxes are clipped at height / scale and width / scale,
+            rounded.
         apply_scale: whether the result is in pixels of the input again, or of the image before scaling.
 
     Returns:
@@ -118,20 +119,21 @@ def box_with_nms_limit(
     output_classes_include_bg_cls: bool = True,
     legacy_plus_one: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The detections of each image: what scores above the threshold, suppressed class by class, the best of all.
+    """The detections of each image: what scores above the threshold, suppressed by class, the best of all.
 
     With D = 5 if `rotated`, else 4, and C classes, of which one is the background:
 
     Args:
         scores: f32[n, C], the background's first if `input_boxes_include_bg_cls`, last otherwise.
-        boxes: f32[n, C * D]; without background f32[n, (C - 1) * D]; f32[n, D] if `cls_agnostic_bbox_reg`. In pixels.
+        boxes: f32[n, C * D]; without background f32[n, (C - 1) * D]; f32[n, D] if `cls_agnostic_bbox_reg`. In
+            pixels.
         batch_splits: f32[N] or i32[N], how many of the rows belong to each image; all to one if left out.
         output_classes_include_bg_cls: whether the first class after the background is 1, or 0.
 
     Returns:
-        Grouped by image, in it by class, best first: scores f32[m], boxes f32[m, D], classes f32[m]; the number of
-        detections of each image, f32[N]; the row, within its image, of each detection, i32[m]; the number of
-        detections by image and class, i32[N, C].
+        Grouped by image, in it by class, best first: scores f32[m], boxes f32[m, D], classes f32[m]; the
+        number of detections of each image, f32[N]; the row, within its image, of each detection, i32[m]; the
+        number of detections by image and class, i32[N, C].
 
     Errors:
         InputError: shapes that do not fit each other, an unknown method.
@@ -165,7 +167,7 @@ def box_with_nms_limit(
     results: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     keep_sizes = torch.zeros(len(splits), classes, dtype=torch.int32, device=scores.device)
     for image, (image_scores, image_boxes) in enumerate(
-        zip(foreground.split(splits), by_class.split(splits), strict=True)
+        zip(foreground.split_with_sizes(splits), by_class.split_with_sizes(splits), strict=True)
     ):
         per_class = []
         above = image_scores > score_thresh

@@ -1,14 +1,15 @@
 """The operators that work element by element.
 
-Two operands broadcast as NumPy's do. In nets of Caffe2's first years the argument `broadcast` = 1 says so instead, and
-`axis` where the second operand's first dimension lies in the first's. Source: Caffe2's `elementwise_ops` and the
-operators of the same names, of PyTorch 1.9.1.
+Two operands broadcast as NumPy's do. In nets of Caffe2's first years the argument `broadcast` = 1 says so
+instead, and `axis` where the second operand's first dimension lies in the first's. Source: Caffe2's
+`elementwise_ops` and the operators of the same names, of PyTorch 1.9.1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,8 +27,8 @@ def _aligned(first: Tensor, second: Tensor, broadcast: bool, axis: int) -> Tenso
             raise InputError(f"{list(second.shape)} does not fit {list(first.shape)} from axis {axis} on")
         second = second.reshape(*second.shape, *[1] * trailing)
     try:
-        torch.broadcast_shapes(first.shape, second.shape)
-    except RuntimeError as error:
+        np.broadcast_shapes(tuple(first.shape), tuple(second.shape))
+    except ValueError as error:
         raise InputError(f"operands {list(first.shape)} and {list(second.shape)} do not broadcast") from error
     return second
 
@@ -53,7 +54,7 @@ def div(first: Tensor, second: Tensor, *, broadcast: bool = False, axis: int = -
     return first / second if first.is_floating_point() else torch.div(first, second, rounding_mode="trunc")
 
 
-def pow(  # noqa: A001 - the operator's name
+def pow(
     first: Tensor,
     second: Tensor | None = None,
     *,

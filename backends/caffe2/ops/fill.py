@@ -1,6 +1,7 @@
 """The operators that make tensors out of their arguments: the whole of an init net.
 
-Values may come as a tensor, which is how a loader of a large net passes them without a detour over Python's numbers.
+Values may come as a tensor, which is how a loader of a large net passes them without a detour over Python's
+numbers.
 Source: Caffe2's `filler_op` and `given_tensor_fill_op`, of PyTorch 1.9.1.
 """
 
@@ -85,15 +86,16 @@ def given_tensor_byte_string_to_uint8_fill(
 def constant_fill(
     like: Tensor | None = None,
     *,
-    value: int | float = 0.0,  # noqa: PYI041 - a whole number is of another type in a net
+    value: int | float = 0.0,
     dtype: int | str | None = None,
     shape: Sequence[int] = (),
     extra_shape: Sequence[int] = (),
     input_as_shape: bool = False,
 ) -> Tensor:
-    """A tensor full of `value`, of `shape`, or of the operand's shape, or of the shape that the operand i64[d] holds.
+    """A tensor full of `value`, of `shape`, of the operand's shape, or of the shape that it, i64[d], holds.
 
-    `extra_shape` follows the operand's. Without `dtype` the type is i64 if `value` is whole (`int`), else f32.
+    `extra_shape` follows the operand's. Without `dtype` the type is i64 if `value` is whole (`int`), else
+    f32.
 
     Errors:
         InputError: shapes given twice, a type that tensors cannot have here.

@@ -1,7 +1,7 @@
 """The operators of a network's layers: convolution, normalization, pooling, resizing.
 
-Tensors are f32[N, C, H, W], or channels last where `order` is NHWC. Paddings are (top, left, bottom, right). Source:
-Caffe2's operators of the same names, of PyTorch 1.9.1.
+Tensors are f32[N, C, H, W], or channels last where `order` is NHWC. Paddings are (top, left, bottom, right).
+Source: Caffe2's operators of the same names, of PyTorch 1.9.1.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def conv_transpose(
 ) -> Tensor:
     """Transposed convolution: weight f32[C, M / group, kH, kW] (channels last if NHWC), bias f32[M].
 
-    `adjs` are added to the far ends of the result's height and width. Caffe2 knows no `dilations` here: exporters
-    write ones.
+    `adjs` are added to the far ends of the result's height and width. Caffe2 knows no `dilations` here:
+    exporters write ones.
 
     Errors:
         InputError: shapes that do not fit each other or `kernels`; dilations.
@@ -125,7 +125,8 @@ def conv_transpose(
 def fc(data: Tensor, weight: Tensor, bias: Tensor, *, axis: int = 1, axis_w: int = 1) -> Tensor:
     """Fully connected layer: data[..., K] times the transpose of weight f32[M, K], plus bias f32[M].
 
-    The dimensions from `axis` on are one, of size K, and so are the weight's from `axis_w` on; those before stay.
+    The dimensions from `axis` on are one, of size K, and so are the weight's from `axis_w` on; those before
+    stay.
 
     Errors:
         InputError: sizes that do not fit each other.
@@ -210,6 +211,7 @@ def group_norm(
 def _pool(
     pool: Callable[[Tensor, list[int], list[int], list[int], list[int]], Tensor],
     data: Tensor,
+    *,
     kernels: Sequence[int],
     strides: Sequence[int],
     pads: Sequence[int],
@@ -254,7 +256,16 @@ def max_pool(
         data = F.pad(data, (left, right, top, bottom), value=float("-inf"))
         return F.max_pool2d(data, kernels, strides, 0, dilations)
 
-    return _pool(pool, data, kernels, strides, pads, dilations, global_pooling, order)
+    return _pool(
+        pool,
+        data,
+        kernels=kernels,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        global_pooling=global_pooling,
+        order=order,
+    )
 
 
 def average_pool(
@@ -267,7 +278,7 @@ def average_pool(
     count_include_pad: bool = False,
     order: Order = "NCHW",
 ) -> Tensor:
-    """The mean of each window, of the values inside of the map or, if `count_include_pad`, of the padding too.
+    """The mean of each window, of what is inside of the map or, if `count_include_pad`, of the padding too.
 
     Errors:
         InputError: numbers that are not of two dimensions, padding as large as the kernel.
@@ -287,7 +298,16 @@ def average_pool(
         )
         return sums / counts
 
-    return _pool(pool, data, kernels, strides, pads, (), global_pooling, order)
+    return _pool(
+        pool,
+        data,
+        kernels=kernels,
+        strides=strides,
+        pads=pads,
+        dilations=(),
+        global_pooling=global_pooling,
+        order=order,
+    )
 
 
 def _scales(scales: Tensor | None, height_scale: float, width_scale: float, name: str) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""The operators of a region proposal network: decoding its anchors, and dealing proposals out to feature levels.
+"""The operators of a region proposal network: decoding anchors, dealing proposals out to feature levels.
 
-Regions of interest are f32[n, 5] (image, x0, y0, x1, y1) or f32[n, 6] (image, center x, center y, width, height,
-angle), in pixels of the network's input. Source: Caffe2's `generate_proposals_op` and
+Regions of interest are f32[n, 5] (image, x0, y0, x1, y1) or f32[n, 6] (image, center x, center y, width,
+height, angle), in pixels of the network's input. Source: Caffe2's `generate_proposals_op` and
 `collect_and_distribute_fpn_rpn_proposals_op`, of PyTorch 1.9.1.
 """
 
@@ -18,9 +18,10 @@ from .boxes import as_float32, clip, decode, nms, sides
 
 
 def best_first(scores: Tensor, limit: int) -> Tensor:
-    """i64 positions of the `limit` highest of f32[n] scores (all if limit <= 0), best first, ties by position.
+    """i64 positions of the `limit` highest of f32[n] scores (all if limit <= 0), best first.
 
-    Caffe2 sorts unstably, so its order of equal scores is its C++ library's; up to 16 scores it is this one.
+    Equal scores stay in the order of the input. Caffe2 sorts unstably, so that their order is its C++
+    library's; up to 16 scores it is this one.
     """
     if 0 < limit < len(scores):
         # Far cheaper than sorting all: a selection, then a sort of what is no worse than the last selected.
@@ -55,8 +56,10 @@ def generate_proposals(
     Args:
         scores: f32[N, A, H, W].
         bbox_deltas: f32[N, A * D, H, W], with D = 4 for upright and 5 for rotated anchors.
-        im_info: f32[N, 3], height, width and scale of each image; `min_size` times the scale is the least side.
-        anchors: f32[A, D], of the cell in the image's corner; the next cells' lie 1 / spatial_scale pixels on.
+        im_info: f32[N, 3], height, width and scale of each image; `min_size` times the scale is the least
+            side.
+        anchors: f32[A, D], of the cell in the image's corner; the next cells' lie 1 / spatial_scale pixels
+            on.
 
     Returns:
         rois f32[n, D + 1] and their scores f32[n], images in order, best first within each.
@@ -152,7 +155,8 @@ def collect_rpn_proposals(
         rois f32[m, 5], best first whatever their image, equal scores in the order of the input.
 
     Errors:
-        InputError: a number of inputs that is not twice the number of levels; rotated rois, which Caffe2 cannot take.
+        InputError: a number of inputs that is not twice the number of levels; rotated rois, which Caffe2
+            cannot take.
     """
     levels = _levels(rpn_min_level, rpn_max_level, "rpn")
     if len(inputs) != 2 * levels:
@@ -185,8 +189,8 @@ def distribute_fpn_proposals(
         rois: f32[n, 5], or f32[n, 4] of one image.
 
     Returns:
-        For each level from roi_min_level to roi_max_level its rois, f32[n_l, 5]; and i32[n], which row of their
-        concatenation each of `rois` is.
+        For each level from roi_min_level to roi_max_level its rois, f32[n_l, 5]; and i32[n], which row of
+        their concatenation each of `rois` is.
 
     Errors:
         InputError: rotated rois, which Caffe2 cannot take; a negative area.
@@ -207,7 +211,7 @@ def distribute_fpn_proposals(
     index = level.floor().clamp(roi_min_level, roi_max_level).to(torch.int64) - roi_min_level
     order = index.argsort(stable=True)
     sizes = torch.bincount(index, minlength=levels).tolist()
-    return (*rois[order].split(sizes), order.argsort().to(torch.int32))
+    return (*rois[order].split_with_sizes(sizes), order.argsort().to(torch.int32))
 
 
 def collect_and_distribute_fpn_rpn_proposals(
@@ -222,7 +226,7 @@ def collect_and_distribute_fpn_rpn_proposals(
     rpn_post_nms_topN: int = 2000,
     legacy_plus_one: bool = True,
 ) -> tuple[Tensor, ...]:
-    """CollectRpnProposals and then DistributeFpnProposals: the collected rois, and what the latter returns."""
+    """CollectRpnProposals, then DistributeFpnProposals: the collected rois, and what the latter returns."""
     rois = collect_rpn_proposals(
         inputs, rpn_max_level=rpn_max_level, rpn_min_level=rpn_min_level, rpn_post_nms_topN=rpn_post_nms_topN
     )

@@ -1,7 +1,7 @@
 """The operators on regions of interest: pooling their features, reordering them, decoding keypoint heatmaps.
 
-Source: Caffe2's `roi_align_op`, `roi_align_rotated_op`, `batch_permutation_op` and `heatmap_max_keypoint_op`, of
-PyTorch 1.9.1.
+Source: Caffe2's `roi_align_op`, `roi_align_rotated_op`, `batch_permutation_op` and `heatmap_max_keypoint_op`,
+    of PyTorch 1.9.1.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def roi_align(
     """Features under each roi, averaged over bins, sampled bilinearly.
 
     Args:
-        features: f32[N, C, H, W], or channels last if `order` says so; one cell is 1 / spatial_scale pixels wide.
+        features: f32[N, C, H, W], or channels last if `order` says so; one cell is 1 / spatial_scale pixels
+            wide.
         rois: f32[n, 5] (image, x0, y0, x1, y1), or f32[n, 4] of the first image, in pixels.
         sampling_ratio: samples per bin and axis; if <= 0 as many as the bin has cells, rounded up.
         aligned: whether pixel centers are at half pixels. If not, a roi is one cell wide at least.
@@ -69,7 +70,7 @@ def roi_align(
     features = _features(features, order, "RoIAlign")
     rois = _rois(rois, 4, len(features), "RoIAlign")
     spatial_scale = as_float32(spatial_scale)
-    pooled = torchvision_roi_align(
+    pooled: Tensor = torchvision_roi_align(
         features, rois, (pooled_h, pooled_w), spatial_scale, max(sampling_ratio, 0), aligned
     )
     if aligned:
@@ -95,7 +96,9 @@ def roi_align_rotated(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """RoIAlign for rotated rois: f32[n, 6] (image, center x, center y, width, height in pixels, angle in degrees,
+    """RoIAlign for rotated rois.
+
+    They are f32[n, 6] (image, center x, center y, width, height in pixels, angle in degrees,
     counter-clockwise), or f32[n, 5] of the first image. The rest is as for `roi_align`.
     """
     features = _features(features, order, "RoIAlignRotated")
@@ -117,7 +120,8 @@ def roi_align_rotated(
     grid = torch.full_like(bin_size, sampling_ratio) if sampling_ratio > 0 else bin_size.ceil()
     samples = (grid[:, 0] * grid[:, 1]).to(torch.int64)
 
-    # One row per sample of a bin, bins of a roi together, so that each bin is a bag of weighted feature cells.
+    # One row per sample of a bin, bins of a roi together, so that each bin is a bag of weighted feature
+    # cells.
     bins = pooled_h * pooled_w
     bag_sizes = samples.repeat_interleave(bins)
     bag = torch.arange(len(bag_sizes), device=rois.device).repeat_interleave(bag_sizes)
@@ -152,7 +156,7 @@ def roi_align_rotated(
 
 
 def _bilinear(x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four cells around each point and their weights, i64[n, 4] and f32[n, 4]; zero weights off the map."""
+    """The four cells around each point and their weights, i64[n, 4] and f32[n, 4]; zero off the map."""
     outside = (y < -1.0) | (y > height) | (x < -1.0) | (x > width)
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     low_x, low_y = x.floor(), y.floor()
@@ -197,7 +201,8 @@ def heatmap_max_keypoint(
         should_output_softmax: whether the probability is computed; it is 0 otherwise.
 
     Returns:
-        f32[n, 4, K]: x and y in pixels, the logit at the refined maximum, the probability of the maximal cell.
+        f32[n, 4, K]: x and y in pixels, the logit at the refined maximum, the probability of the maximal
+        cell.
 
     Errors:
         InputError: heatmaps that are not square, or smaller than 2 x 2; another number of boxes.
@@ -218,7 +223,7 @@ def heatmap_max_keypoint(
     step = torch.tensor([-1, 0, 1], device=heatmaps.device)
     rows, columns = (_mirrored(center[..., None] + step, side) for center in (best_y, best_x))
     cells = (rows[..., :, None] * side + columns[..., None, :]).flatten(-2)
-    window = flat.gather(-1, cells).unflatten(-1, (3, 3))
+    window = flat.gather(-1, cells).reshape(count, keypoints, 3, 3)
     f = {(row, column): window[..., row, column] for row in range(3) for column in range(3)}
     slope_x, slope_y = -(f[1, 2] - f[1, 0]) / 2, -(f[2, 1] - f[0, 1]) / 2
     xx = f[1, 0] - 2 * f[1, 1] + f[1, 2]

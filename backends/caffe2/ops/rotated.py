@@ -1,7 +1,8 @@
 """Overlap of rotated boxes, f32[..., 5]: center x, center y, width, height in pixels, angle in degrees.
 
-Source: Caffe2's `generate_proposals_op_util_nms.h`. Corner and crossing points are found by the same float32 formulas;
-the area of their hull is summed over the points sorted by angle, since all of them lie on the hull.
+Source: Caffe2's `generate_proposals_op_util_nms.h`. Corner and crossing points are found by the same float32
+    formulas; the area of their hull is summed over the points sorted by angle, since all of them lie on the
+    hull.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BLOCK: Final = 1 << 16
 
 
 def overlapping_pairs(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """The row numbers i < j, i64[p] each, of f32[n, 5] boxes whose enclosing circles touch: no others can overlap."""
+    """Rows i < j, i64[p] each, of f32[n, 5] boxes whose enclosing circles touch: only they can overlap."""
     radius = torch.hypot(boxes[:, 2], boxes[:, 3]) / 2
     firsts, seconds = [], []
     rows_at_a_time = max(1, (1 << 22) // max(1, len(boxes)))
@@ -44,9 +45,8 @@ def overlapping_pairs(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def rotated_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of rotated boxes, row by row: f32[p, 5] and f32[p, 5] to f32[p]; 0 / 0 is not a number."""
     if len(first) > _BLOCK:
-        return torch.cat(
-            [rotated_iou(a, b) for a, b in zip(first.split(_BLOCK), second.split(_BLOCK), strict=True)]
-        )
+        blocks = (slice(start, start + _BLOCK) for start in range(0, len(first), _BLOCK))
+        return torch.cat([rotated_iou(first[block], second[block]) for block in blocks])
     inter = _intersection_area(first, second).to(first.dtype)
     return inter / (first[:, 2] * first[:, 3] + second[:, 2] * second[:, 3] - inter)
 
@@ -104,7 +104,7 @@ def _intersection_area(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _hull_area(points: Tensor, valid: Tensor) -> Tensor:
-    """f64[p] areas of convex polygons, from their corners f32[p, 24, 2] in any order, of which some are valid."""
+    """f64[p] areas of convex polygons, from their corners f32[p, 24, 2], in any order, some valid."""
     # The lowest point, and of the lowest the leftmost, starts the fan of triangles.
     y = points[..., 1].masked_fill(~valid, math.inf)
     lowest = y == y.amin(1, keepdim=True)

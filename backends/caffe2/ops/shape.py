@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,8 +101,8 @@ def split(
 ) -> tuple[Tensor, ...]:
     """Data cut along a dimension, by default the channels of `order`, into `output_count` pieces.
 
-    Their sizes are in `lengths`, i32[k], or in `split`, or equal. `add_axis` drops the dimension. `output_count` is no
-    argument in a net, but the number of the operator's outputs.
+    Their sizes are in `lengths`, i32[k], or in `split`, or equal. `add_axis` drops the dimension.
+    `output_count` is no argument in a net, but the number of the operator's outputs.
 
     Errors:
         InputError: sizes that do not add up, or are not as many as there are outputs.
@@ -114,9 +115,9 @@ def split(
         sizes = [data.shape[axis] // output_count] * output_count
     if len(sizes) != output_count or sum(sizes) != data.shape[axis] or min(sizes) < 0:
         raise InputError(
-            f"Split: {list(data.shape)} along axis {axis} into {sizes or 'equal'} pieces for {output_count} outputs"
+            f"Split: {list(data.shape)} along axis {axis} into {sizes or 'equal'} for {output_count} outputs"
         )
-    pieces = data.split(sizes, axis)
+    pieces: tuple[Tensor, ...] = data.split_with_sizes(sizes, axis)
     if not add_axis:
         return pieces
     if any(size != 1 for size in sizes):
@@ -135,7 +136,8 @@ def slice_(
     """Data from `starts` to before `ends`, of the leading dimensions. -1 is the end, -2 the last but one.
 
     Errors:
-        InputError: a piece that is not inside of the data, or cuts more than one dimension, which Caffe2 cannot.
+        InputError: a piece that is not inside of the data, or cuts more than one dimension, which Caffe2
+            cannot.
     """
     if starts_tensor is not None and ends_tensor is not None:
         starts, ends = _whole(starts_tensor, "Slice"), _whole(ends_tensor, "Slice")
@@ -274,8 +276,8 @@ def expand(data: Tensor, new_shape: Tensor) -> Tensor:
     """Data repeated along its dimensions of size 1, so that it broadcasts with the shape i64[d]."""
     sizes = [max(size, 1) for size in _whole(new_shape, "Expand")]
     try:
-        return data.expand(torch.broadcast_shapes(data.shape, sizes))
-    except RuntimeError as error:
+        return data.expand(np.broadcast_shapes(tuple(data.shape), tuple(sizes)))
+    except ValueError as error:
         raise InputError(f"Expand: {list(data.shape)} does not broadcast with {sizes}") from error
 
 
