@@ -114,12 +114,16 @@ def call_body(
     """As `run_operator`, with the arguments already decoded."""
     body = BODIES[op.type]
     least, most = _operand_counts(op.type)
-    if most is None:
-        result = body(operands, **arguments)
-    elif least <= len(operands) <= most:
-        result = body(*operands, **arguments)
-    else:
+    if most is not None and not least <= len(operands) <= most:
         raise InputError(f"{_where(op)}: {len(operands)} inputs, {least} to {most} are expected")
+    try:
+        result = body(operands, **arguments) if most is None else body(*operands, **arguments)
+    except InputError as error:
+        raise InputError(f"{_where(op)}: {error}") from error
+    except (RuntimeError, LookupError, ValueError, TypeError, OverflowError) as error:
+        # What torch says of tensors whose types or shapes its kernels cannot take.
+        given = ", ".join(f"{operand.dtype} {list(operand.shape)}" for operand in operands)
+        raise InputError(f"{_where(op)} cannot take {given or 'its arguments'}: {error}") from error
     results = result if isinstance(result, tuple) else (result,)
     if len(op.output) > len(results):
         raise InputError(f"{_where(op)}: {len(op.output)} outputs, it has {len(results)}")

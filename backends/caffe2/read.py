@@ -70,7 +70,7 @@ def _parse_binary(content: bytes, where: str) -> NetDef:
     net = NetDef()
     try:
         net.ParseFromString(content)
-    except (DecodeError, UnicodeDecodeError, RuntimeWarning) as error:
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{where}: truncated, or not a Caffe2 net: its {len(content)} bytes do not parse as one"
         ) from error

@@ -137,6 +137,27 @@ def test_all_unsupported_operators_are_listed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("type_", "operands", "arguments"),
+    [
+        ("Relu", [torch.zeros(2, dtype=torch.bool)], {}),
+        ("Conv", [torch.zeros(1, 1, 4, 4, dtype=torch.float64), torch.zeros(1, 1, 1, 1)], {}),
+        ("FC", [torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)], {}),
+        ("RoIAlign", [torch.zeros(1, 1, 4, 4), torch.zeros(1, 5, dtype=torch.int64)], {}),
+        ("Tile", [torch.zeros(3)], {"tiles": -1}),
+        ("GivenTensorFill", [], {"values": [1.0], "shape": [-1]}),
+        ("ConstantFill", [], {"shape": [1 << 40, 1 << 40]}),
+        ("GenerateProposals", [torch.zeros(1, 1, 4, 4, dtype=torch.int64)] * 4, {}),
+    ],
+)
+def test_operands_that_cannot_be_taken(
+    type_: str, operands: list[torch.Tensor], arguments: dict[str, Any]
+) -> None:
+    op = make_operator(type_, ["a"] * len(operands), ["b"], arguments)
+    with pytest.raises(InputError, match=f"the operator {type_} that makes b"):
+        run_operator(op, operands)
+
+
 def test_numbers_of_inputs_and_outputs() -> None:
     with pytest.raises(InputError, match="2 inputs, 1 to 1 are expected"):
         run_operator(make_operator("Relu", ["a", "b"], ["c"]), [torch.zeros(1), torch.zeros(1)])

@@ -9,6 +9,7 @@ results of it with thresholds.
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Sequence
@@ -56,9 +57,7 @@ def decode(
         center_x = dx * width + (x0 + 0.5 * width)
         center_y = dy * height + (y0 + 0.5 * height)
         half_w, half_h = 0.5 * (scale_w * width), 0.5 * (scale_h * height)
-        return torch.stack(
-            (center_x - half_w, center_y - half_h, center_x + half_w - one, center_y + half_h - one), dim=-1
-        )
+        return _boxes(center_x - half_w, center_y - half_h, center_x + half_w - one, center_y + half_h - one)
     x, y, width, height, angle = boxes.unbind(-1)
     angle = deltas[..., 4] * 180.0 / math.pi + angle
     if angle_bound_on:
@@ -69,7 +68,12 @@ def decode(
             )
         shift = (angle < angle_bound_lo).to(angle.dtype) - (angle > angle_bound_hi).to(angle.dtype)
         angle = angle + period * shift
-    return torch.stack((dx * width + x, dy * height + y, scale_w * width, scale_h * height, angle), dim=-1)
+    return _boxes(dx * width + x, dy * height + y, scale_w * width, scale_h * height, angle)
+
+
+def _boxes(*columns: Tensor) -> Tensor:
+    """[..., 4 or 5] of its columns, which stay contiguous: the next step takes them apart again."""
+    return torch.stack(columns).movedim(0, -1)
 
 
 def clip(
@@ -87,12 +91,12 @@ def clip(
 
     if boxes.shape[-1] == 4:
         x0, y0, x1, y1 = boxes.unbind(-1)
-        return torch.stack((cut(x0, right), cut(y0, bottom), cut(x1, right), cut(y1, bottom)), dim=-1)
+        return _boxes(cut(x0, right), cut(y0, bottom), cut(x1, right), cut(y1, bottom))
     x, y, w, h, angle = boxes.unbind(-1)
     half_w, half_h = (w - one) / 2.0, (h - one) / 2.0
     x0, x1 = cut(x - half_w, right), cut(x + half_w, right)
     y0, y1 = cut(y - half_h, bottom), cut(y + half_h, bottom)
-    upright = torch.stack(((x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0 + one, y1 - y0 + one, angle), dim=-1)
+    upright = _boxes((x0 + x1) / 2.0, (y0 + y1) / 2.0, x1 - x0 + one, y1 - y0 + one, angle)
     return torch.where((angle.abs() <= clip_angle_thresh).unsqueeze(-1), upright, boxes)
 
 
@@ -111,30 +115,52 @@ def nms(boxes: Tensor, threshold: float, *, limit: int = -1, legacy_plus_one: bo
     number suppresses, so that of all boxes without area only the best stays. `limit` >= 0 ends the search
     after so many.
     """
-    threshold = as_float32(threshold)
-    width, height = sides(boxes, legacy_plus_one=legacy_plus_one)
-    area = width * height
-    if boxes.shape[-1] == 5:
-        kept = _nms_rotated(boxes, area, threshold)
-    elif bool(((width >= 0) & (height >= 0) & area.isfinite()).all()):
-        kept = _nms_upright(boxes, area, threshold, legacy_plus_one)
-    else:
-        kept = _nms_row_by_row(boxes, area, threshold, legacy_plus_one)
+    # What stays of the first boxes does not depend on the others: often twice the limit is enough to find it.
+    if limit > 0 and 4 * limit < len(boxes):
+        (kept,) = nms_by_group(boxes[: 2 * limit], [2 * limit], threshold, legacy_plus_one=legacy_plus_one)
+        if len(kept) >= limit:
+            return kept[:limit]
+    (kept,) = nms_by_group(boxes, [len(boxes)], threshold, legacy_plus_one=legacy_plus_one)
     return kept[:limit] if limit >= 0 else kept
 
 
-def _nms_upright(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_one: bool) -> Tensor:
+def nms_by_group(
+    boxes: Tensor, sizes: Sequence[int], threshold: float, *, legacy_plus_one: bool
+) -> list[Tensor]:
+    """`nms` of each group of rows by itself, the groups being `sizes` long: rows of all boxes, per group."""
+    threshold = as_float32(threshold)
+    width, height = sides(boxes, legacy_plus_one=legacy_plus_one)
+    area = width * height
+    starts = [0, *itertools.accumulate(sizes)]
+    groups = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
+    if boxes.shape[-1] == 5:
+        kept = [_nms_rotated(boxes[group], area[group], threshold) for group in groups]
+    elif bool(((width >= 0) & (height >= 0) & area.isfinite()).all()):
+        return _nms_upright(boxes, area == 0, groups, threshold, legacy_plus_one)
+    else:
+        kept = [_nms_row_by_row(boxes[group], area[group], threshold, legacy_plus_one) for group in groups]
+    return [rows + group.start for rows, group in zip(kept, groups, strict=True)]
+
+
+def _nms_upright(
+    boxes: Tensor, flat: Tensor, groups: list[slice], threshold: float, legacy_plus_one: bool
+) -> list[Tensor]:
     """By torchvision's kernel, which knows no extra pixel, and in which 0 / 0 does not suppress."""
-    flat = area == 0
-    rows = torch.arange(len(boxes), device=boxes.device)
-    if bool(flat.any()):
-        best_flat = flat.to(torch.uint8).argmax()
-        rows = rows[~flat | (rows == best_flat)]
-        boxes = boxes[rows]
     if legacy_plus_one:
         boxes = boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    boxes = boxes.contiguous()
     descending = torch.arange(len(boxes), 0, -1, dtype=torch.float32, device=boxes.device)
-    return rows[torchvision_nms(boxes, descending, threshold)]
+    any_flat = bool(flat.any())
+    kept = []
+    for group in groups:
+        if any_flat and int(flat[group].sum()) > 1:
+            first_flat = flat[group].to(torch.uint8).argmax() + group.start
+            rows = torch.arange(group.start, group.stop, device=boxes.device)
+            rows = rows[~flat[group] | (rows == first_flat)]
+            kept.append(rows[torchvision_nms(boxes[rows], descending[rows], threshold)])
+        else:
+            kept.append(torchvision_nms(boxes[group], descending[group], threshold) + group.start)
+    return kept
 
 
 def _nms_row_by_row(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_one: bool) -> Tensor:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .boxes import clip, decode, soft_nms
-from .boxes import nms as suppress
+from .boxes import clip, decode, nms_by_group, soft_nms
 
 
 def bbox_transform(
@@ -77,7 +76,8 @@ def bbox_transform(
     boxes[:, :4] /= scale
     decoded = decode(
         boxes[:, None],
-        deltas.reshape(len(deltas), deltas.shape[1] // dim, dim),
+        # Columns of deltas one after the other: several times faster than striding over them.
+        deltas.reshape(len(deltas), deltas.shape[1] // dim, dim).movedim(-1, 0).contiguous().movedim(0, -1),
         weights=weights,
         legacy_plus_one=legacy_plus_one,
         angle_bound_on=angle_bound_on,
@@ -169,15 +169,16 @@ def box_with_nms_limit(
     for image, (image_scores, image_boxes) in enumerate(
         zip(foreground.split_with_sizes(splits), by_class.split_with_sizes(splits), strict=True)
     ):
-        per_class = []
-        above = image_scores > score_thresh
-        for index in above.any(0).nonzero().squeeze(1).tolist():
-            candidates = above[:, index].nonzero().squeeze(1)
-            class_scores, class_boxes = image_scores[:, index], image_boxes[:, index]
-            if soft_nms_enabled:
-                kept, class_scores = soft_nms(
-                    class_boxes,
-                    class_scores,
+        above = (image_scores > score_thresh).T
+        kept_classes, kept_rows = above.nonzero(as_tuple=True)
+        sizes = torch.bincount(kept_classes, minlength=classes - 1).tolist()
+        if soft_nms_enabled:
+            # Each class has its own scores afterwards, of which only those of the rows that stay are wanted.
+            rows_left, scores_left = [], []
+            for index, candidates in enumerate(kept_rows.split_with_sizes(sizes)):
+                rows, lowered = soft_nms(
+                    image_boxes[:, index],
+                    image_scores[:, index],
                     candidates,
                     sigma=soft_nms_sigma,
                     overlap_threshold=nms,
@@ -185,19 +186,26 @@ def box_with_nms_limit(
                     method=soft_nms_method,
                     legacy_plus_one=legacy_plus_one,
                 )
-            else:
-                order = class_scores[candidates].argsort(descending=True, stable=True)
-                candidates = candidates[order]
-                limit = detections_per_im if detections_per_im > 0 else -1
-                kept = candidates[
-                    suppress(class_boxes[candidates], nms, limit=limit, legacy_plus_one=legacy_plus_one)
-                ]
-            per_class.append((class_scores[kept], class_boxes[kept], torch.full_like(kept, index), kept))
-        if not per_class:
-            continue
-        kept_scores, kept_boxes, kept_classes, kept_rows = (
-            torch.cat(part) for part in zip(*per_class, strict=True)
-        )
+                rows_left.append(rows)
+                scores_left.append(lowered[rows])
+            kept_sizes = torch.tensor([len(rows) for rows in rows_left], device=scores.device)
+            kept_classes = torch.arange(classes - 1, device=scores.device).repeat_interleave(kept_sizes)
+            kept_rows = torch.cat([kept_rows[:0], *rows_left])
+            kept_scores = torch.cat([scores[:0, 0], *scores_left])
+            kept_boxes = image_boxes[kept_rows, kept_classes]
+        else:
+            # By class, and within it best first.
+            kept_scores = image_scores.T[above]
+            order = kept_scores.argsort(descending=True, stable=True)
+            order = order[kept_classes[order].argsort(stable=True)]
+            candidate_boxes = image_boxes[kept_rows[order], kept_classes[order]]
+            stay = nms_by_group(candidate_boxes, sizes, nms, legacy_plus_one=legacy_plus_one)
+            limit = detections_per_im if detections_per_im > 0 else count
+            chosen = torch.cat([order[:0], *(rows[:limit] for rows in stay)])
+            kept_boxes = candidate_boxes[chosen]
+            kept_scores, kept_classes, kept_rows = (
+                part[order[chosen]] for part in (kept_scores, kept_classes, kept_rows)
+            )
         if 0 < detections_per_im < len(kept_scores):
             best = kept_scores.argsort(descending=True, stable=True)[:detections_per_im]
             best = best[kept_classes[best].argsort(stable=True)]

@@ -251,6 +251,9 @@ def max_pool(
         data: Tensor, kernels: list[int], strides: list[int], pads: list[int], dilations: list[int]
     ) -> Tensor:
         top, left, bottom, right = pads
+        if kernels == [1, 1]:
+            # The subsampling that makes an FPN's last level: no need for a kernel.
+            return data[:, :, :: strides[0], :: strides[1]].contiguous()
         if (top, left) == (bottom, right) and 2 * top <= kernels[0] and 2 * left <= kernels[1]:
             return F.max_pool2d(data, kernels, strides, [top, left], dilations)
         data = F.pad(data, (left, right, top, bottom), value=float("-inf"))

@@ -7,6 +7,8 @@ Source: Caffe2's `roi_align_op`, `roi_align_rotated_op`, `batch_permutation_op` 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
@@ -40,6 +42,19 @@ def _rois(rois: Tensor, columns: int, images: int, name: str) -> Tensor:
     return rois
 
 
+def _in_threads(function: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> list[Tensor]:
+    """The function of each part, side by side. Kernels run without Python's lock, so that threads suffice."""
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def run(part: Tensor) -> Tensor:
+        # These modes belong to a thread.
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return function(part)
+
+    with ThreadPoolExecutor(max_workers=len(parts)) as pool:
+        return list(pool.map(run, parts))
+
+
 def roi_align(
     features: Tensor,
     rois: Tensor,
@@ -70,9 +85,17 @@ def roi_align(
     features = _features(features, order, "RoIAlign")
     rois = _rois(rois, 4, len(features), "RoIAlign")
     spatial_scale = as_float32(spatial_scale)
-    pooled: Tensor = torchvision_roi_align(
-        features, rois, (pooled_h, pooled_w), spatial_scale, max(sampling_ratio, 0), aligned
-    )
+    features = features.contiguous()
+
+    def pool(some: Tensor) -> Tensor:
+        result: Tensor = torchvision_roi_align(
+            features, some, (pooled_h, pooled_w), spatial_scale, max(sampling_ratio, 0), aligned
+        )
+        return result
+
+    # torchvision's kernel for CPUs has one thread.
+    large = features.device.type == "cpu" and len(rois) * features.shape[1] * pooled_h * pooled_w > 1 << 18
+    pooled = torch.cat(_in_threads(pool, rois.chunk(torch.get_num_threads()))) if large else pool(rois)
     if aligned:
         scaled = rois[:, 1:] * spatial_scale - 0.5
         size = scaled[:, 2:] - scaled[:, :2]
