@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
 from ..errors import InputError
-from .rotated import overlapping_pairs, rotated_iou
+from .rotated import comparable_pairs, rotated_iou
 
 LOG_SIZE_LIMIT: Final = math.log(1000.0 / 16.0)
 """The largest growth of a side in one decoding step, as a logarithm."""
@@ -134,7 +134,7 @@ def nms_by_group(
     starts = [0, *itertools.accumulate(sizes)]
     groups = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
     if boxes.shape[-1] == 5:
-        kept = [_nms_rotated(boxes[group], area[group], threshold) for group in groups]
+        kept = [_nms_rotated(boxes[group], threshold) for group in groups]
     elif bool(((width >= 0) & (height >= 0) & area.isfinite()).all()):
         return _nms_upright(boxes, area == 0, groups, threshold, legacy_plus_one)
     else:
@@ -174,22 +174,15 @@ def _nms_row_by_row(boxes: Tensor, area: Tensor, threshold: float, legacy_plus_o
     return torch.stack(kept) if kept else pending
 
 
-def _nms_rotated(boxes: Tensor, area: Tensor, threshold: float) -> Tensor:
+def _nms_rotated(boxes: Tensor, threshold: float) -> Tensor:
     if threshold < 0:
         # Even boxes that do not touch suppress each other.
         return torch.arange(min(len(boxes), 1), device=boxes.device)
-    first, second = overlapping_pairs(boxes)
+    first, second = comparable_pairs(boxes)
     suppresses = ~(rotated_iou(boxes[first], boxes[second]) <= threshold)
-    victims: dict[int, set[int]] = {}
+    victims: dict[int, list[int]] = {}
     for winner, loser in zip(first[suppresses].tolist(), second[suppresses].tolist(), strict=True):
-        victims.setdefault(winner, set()).add(loser)
-    # Boxes without area that do not even touch have an IoU of 0 / 0.
-    flat = (area == 0).nonzero().squeeze(1).tolist()
-    if flat:
-        touching = set(zip(first.tolist(), second.tolist(), strict=True))
-        for position, winner in enumerate(flat):
-            losers = (loser for loser in flat[position + 1 :] if (winner, loser) not in touching)
-            victims.setdefault(winner, set()).update(losers)
+        victims.setdefault(winner, []).append(loser)
     gone = [False] * len(boxes)
     kept = []
     for row in range(len(boxes)):
