@@ -130,7 +130,10 @@ def bound(path: str, feed: Mapping[str, Any], rounds: int) -> dict[str, Any]:
     for start, length in ends:
         inside = [e for e in kernels if start <= e["ts"] < start + length]
         runs.append(
-            {e["name"].removesuffix("_kernel_time"): (e["args"]["op_name"], e["dur"], _bounds(e)) for e in inside}
+            {
+                e["name"].removesuffix("_kernel_time"): (e["args"]["op_name"], e["dur"], _bounds(e))
+                for e in inside
+            }
         )
     sums = [sum(us for _, us, counts in run.values() if counts) for run in runs]
     by_node = {name: median(run[name][1] for run in runs if name in run) / 1e3 for name in runs[0]}
@@ -140,7 +143,9 @@ def bound(path: str, feed: Mapping[str, Any], rounds: int) -> dict[str, Any]:
         by_op[op] += by_node[name]
         nodes[op] += 1
     shapes = {e["name"].removesuffix("_kernel_time"): _shapes(e) for e in kernels}
-    slowest = [name for name in sorted(by_node, key=by_node.__getitem__, reverse=True) if not runs[0][name][2]]
+    slowest = [
+        name for name in sorted(by_node, key=by_node.__getitem__, reverse=True) if not runs[0][name][2]
+    ]
     return {
         "total": median(length for _, length in ends) / 1e6,
         "convolutions": median(sums) / 1e6,

@@ -29,7 +29,9 @@ def run(work: Path, rounds: int) -> list[Section]:
 
 def _full(result: dict[str, Any]) -> Section:
     wall, cpu, work = result["wall"], result["cpu"], result["work"]
-    everyone = [work[key] for key in ("detections", "eager_detections", "peer_detections", "peer_file_detections")]
+    everyone = [
+        work[key] for key in ("detections", "eager_detections", "peer_detections", "peer_file_detections")
+    ]
     proposals = [work["proposals"], work["peer_proposals"]]
     others = {
         "the peer's file": "peer",
@@ -42,11 +44,19 @@ def _full(result: dict[str, Any]) -> Section:
         "threads decides; CPU time with one thread depends less on what else the machine does.",
         [
             Row("proposals (ours, torchvision)", str(proposals), "1000", set(proposals) == {1000}),
-            Row("detections (ours, eager, torchvision, its file)", str(everyone), "100", set(everyone) == {100}),
+            Row(
+                "detections (ours, eager, torchvision, its file)",
+                str(everyone),
+                "100",
+                set(everyone) == {100},
+            ),
             Row("ours matched by its eager, IoU 0.99", f"{work['matched']:.0%}", "all", work["matched"] == 1),
             Row("ours matched by torchvision, IoU 0.9", f"{work['matched_peer']:.0%}"),
             *(at_least(f"against {name}", wall[key] / wall["ours"], 2) for name, key in others.items()),
-            *(Row(f"against {name}, CPU time", f"{cpu[key] / cpu['ours']:.2f}x") for name, key in others.items()),
+            *(
+                Row(f"against {name}, CPU time", f"{cpu[key] / cpu['ours']:.2f}x")
+                for name, key in others.items()
+            ),
             at_most("against its own convolutions and gemms", result["near"], 1.1),
             *(Row(f"median of {name}", f"{seconds:.2f} s") for name, seconds in wall.items()),
         ],
@@ -77,7 +87,9 @@ def _small(result: dict[str, Any]) -> Section:
         "Latency, small",
         f"The small trained model on a scene resized to {models.HEIGHT}x{models.WIDTH}.",
         [
-            Row("detections (ours, eager)", f"{work['detections']}, {work['eager_detections']}", "equal", same),
+            Row(
+                "detections (ours, eager)", f"{work['detections']}, {work['eager_detections']}", "equal", same
+            ),
             at_least("against eager", wall["eager ours"] / wall["ours"], 2),
             Row("against its own convolutions and gemms", f"{result['near']:.2f}x"),
             *(Row(f"median of {name}", f"{seconds:.2f} s") for name, seconds in wall.items()),

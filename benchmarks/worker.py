@@ -38,9 +38,7 @@ def measure(task: str, *arguments: str) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "benchmarks.worker", task, *arguments]
     folder = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise TaskError(f"{task}: {lines[-1] if lines else f'exit status {done.returncode}'}")
@@ -73,9 +71,10 @@ def compile_ours(options: argparse.Namespace) -> dict[str, Any]:
 
     The memory is the peak less what the imports had taken: the model's weights count, and so does building the model.
     """
-    import detc
     import onnx  # noqa: F401
     import torchvision  # noqa: F401
+
+    import detc
 
     baseline = peak_bytes()
     model = models.MODELS[options.model]()

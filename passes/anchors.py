@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detc.ir import Graph, Node, Value
 from typing_extensions import override
+
+from detc.ir import Graph, Node, Value
 
 from .base import Context, NoMatch, Pass, erase_if_unused
 

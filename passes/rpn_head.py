@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from detc.ir import Builder, Constant, Graph, Node, Value
 from typing_extensions import override
+
+from detc.ir import Builder, Constant, Graph, Node, Value
 
 from .base import Context, NoMatch, Pass, erase_if_unused
 

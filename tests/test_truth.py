@@ -11,11 +11,11 @@ import onnx
 import openvino
 import pytest
 import torch
-from detc.ir import Graph, InstancesType, difference, parse_graph, run
-from detc.ir.dialects.instances import InstancesBatch
 
 import detc
 from detc.detector import batch_images
+from detc.ir import Graph, InstancesType, difference, parse_graph, run
+from detc.ir.dialects.instances import InstancesBatch
 from tests import zoo
 from tests.parity import assert_detections_match, detections
 

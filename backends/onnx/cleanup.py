@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
+
 from detc.ir import Builder, Constant, Graph, Node, Value
 from detc.passes.base import Context, NoMatch, Pass
 from detc.passes.patterns import Match, NodePattern, Pattern, PatternBuilder
 from detc.passes.rewrite import RewriteRule, apply_rules
-from typing_extensions import override
 
 _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
 _EXACT_INTO: dict[torch.dtype, set[torch.dtype]] = {

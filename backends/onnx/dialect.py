@@ -19,10 +19,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import onnx
 import torch
-from detc.ir import Attribute, IRError, Op, register_dialect
-from detc.ir.ops import Parameter
 from onnx import TensorProto, helper
 from onnx.defs import OpSchema
+
+from detc.ir import Attribute, IRError, Op, register_dialect
+from detc.ir.ops import Parameter
 
 OPSET = 20
 """The ai.onnx opset of every graph at the level `onnx`: the first with Gelu and DeformConv both, taken by

@@ -11,6 +11,10 @@ from typing import Any
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import helper, inliner, numpy_helper, version_converter
+from onnx.defs import OpSchema
+
 from detc.ir import (
     Attribute,
     Builder,
@@ -34,9 +38,6 @@ from detc.ir import (
 )
 from detc.ir.graph import LITERAL_LIMIT
 from detc.ir.ops import FRESH_PREFIX
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import helper, inliner, numpy_helper, version_converter
-from onnx.defs import OpSchema
 
 from .dialect import DTYPE_OF_ELEMENT, OPSET, OUTPUTS, has_open_count, read_attribute, schema_of
 

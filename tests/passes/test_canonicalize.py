@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from checks import body_of, check_rewrite, graph_of, joined
+
 from detc.ir import verify
 from detc.passes import Canonicalize, Context
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from checks import body_of, check_pass, check_rewrite, graph_of, joined, random_inputs
+
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
 from detc.passes import Canonicalize, Context, FoldBatchNorm, FoldConstants, Fuse, Pipeline
 

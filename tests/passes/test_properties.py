@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from checks import check_pass, check_round_trip, check_same_results, check_use_lists
+from hypothesis import HealthCheck, given, settings
+from strategies import graphs, inputs_for
+
 from detc.ir import Graph, difference, run, verify
 from detc.passes import (
     Canonicalize,
@@ -17,8 +20,6 @@ from detc.passes import (
     Pass,
     Pipeline,
 )
-from hypothesis import HealthCheck, given, settings
-from strategies import graphs, inputs_for
 
 GENERIC = (
     DeadCode(),

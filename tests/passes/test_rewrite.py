@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checks import body_of, check_use_lists, graph_of, joined
+
 from detc.ir import Builder, Graph, IRError, TensorType, Value, verify
 from detc.passes import (
     Context,

@@ -8,6 +8,7 @@ from math import lcm
 from typing import Any
 
 import torch
+
 from detc.ir import Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
 from detc.ir.dims import Call, Monomial, symbols_of
 from detc.passes.base import NoMatch

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from detc.ir import Value
 from detc.passes.base import NoMatch
 

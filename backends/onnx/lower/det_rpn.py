@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
 from detc.ir import Builder, Constant, Node, Value
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+
 from detc.ir import Value
 from detc.passes.base import NoMatch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from detc.ir import Constant, SymExpr, Value
 from detc.passes.base import NoMatch
 

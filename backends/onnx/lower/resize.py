@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from detc.ir import Dim, Value
 
 from .builder import OnnxBuilder

@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
+
 from detc.backends.onnx import OnnxRuntimeModel, emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.lower.det_pooling import level_thresholds

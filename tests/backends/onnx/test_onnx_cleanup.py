@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 import pytest
 import torch
+
+import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.backends.onnx.cleanup import CleanUpOnnx
 from detc.ir import Builder, Graph, parse_type, run, verify
 from detc.passes.base import Context

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from detc.ir import symbol
 from lowering import Case, check, weight
+
+from detc.ir import symbol
 
 N, H, W = symbol("N"), symbol("H"), symbol("W")
 IMAGE = "f32[N,3,H,W]"

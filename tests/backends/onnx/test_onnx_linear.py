@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from detc.ir import symbol
 from lowering import Case, check
 from lowering import weight as w
+
+from detc.ir import symbol
 
 H, W = symbol("H"), symbol("W")
 IMAGE = "f32[N,3,H,W]"

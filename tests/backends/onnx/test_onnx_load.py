@@ -7,13 +7,14 @@ import io
 import onnx
 import pytest
 import torch
+from lowering import Case, build, example, lower, same, weight
+from onnx import TensorProto, helper
+
 from detc.backends.onnx.emit import emit
 from detc.backends.onnx.load import import_model, load
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import InputError, UnsupportedError, difference, parse_graph, print_graph, run, verify
 from detc.ir import symbol as size
-from lowering import Case, build, example, lower, same, weight
-from onnx import TensorProto, helper
 
 H = size("H")
 

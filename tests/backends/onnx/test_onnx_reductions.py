@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lowering import Case, check
+
 from detc.backends.onnx.lower.aten import DIRECT, LOWERED, TABLE, UNSUPPORTED
 from detc.ir import symbol
 from detc.ir.aten import overload_of
-from lowering import Case, check
 
 N, H, W = symbol("N"), symbol("H"), symbol("W")
 IMAGE = "f32[N,6,H,W]"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detc.ir import symbol
 from lowering import Case, check, weight
+
+from detc.ir import symbol
 
 N, H, W, R = symbol("N"), symbol("H"), symbol("W"), symbol("R")
 IMAGE = "f32[N,6,H,W]"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detc.ir import symbol
 from lowering import Case, check
 from lowering import weight as w
+
+from detc.ir import symbol
 
 R = symbol("R")
 ROWS = "f32[R,6]"
