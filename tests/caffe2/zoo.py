@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
 from detc.backends.caffe2.proto import NetDef
+from tests.zoo import ZOO
 
-
-def _zoo() -> Path:
-    for folder in Path(__file__).resolve().parents:
-        if (folder / "shared" / "zoo").is_dir():
-            return folder / "shared" / "zoo"
-    raise FileNotFoundError(
-        "no folder shared/zoo beside the repository, or beside one of the folders it is in"
-    )
-
-
-ZOO = _zoo()
 NETS = sorted(path.parent.name for path in ZOO.glob("*/caffe2_original"))
 
 
