@@ -1,0 +1,53 @@
+"""What tests share."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import detc
+import pytest
+from torch import nn
+
+from tests import zoo
+
+
+@functools.cache
+def _model(name: str) -> nn.Module:
+    return detc.load_model(zoo.config_path(name), zoo.weights_path(name))
+
+
+@functools.cache
+def _compiled(name: str, **options: Any) -> detc.Artifact:
+    return detc.compile(_model(name), **options)
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Callable[[str], nn.Module]:
+    """loaded(name): the model of the zoo; made once, not to be changed."""
+    return _model
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Callable[..., detc.Artifact]:
+    """compiled(name, **options): `detc.compile` of the zoo's model; made once, not to be changed."""
+    return _compiled
+
+
+@pytest.fixture
+def detc_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """detc_command(*arguments): the command line in a process of its own, in the test's folder, in a pipe."""
+
+    def run(
+        *arguments: object, program: tuple[str, ...] = ("-m", "detc")
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *program, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+
+    return run
