@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import detc
 import pytest
 from torch import nn
 
+import detc
 from tests import zoo
 
 

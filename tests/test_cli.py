@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import detc
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+import detc
 from tests import zoo
 
 NAME = "mask_rcnn_R_50_FPN"
