@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from checks import graph_of, joined
+
 from detc.ir import Constant, Graph, ListType, Node, TensorType, VerificationError, get_op, symbol, verify
 
 TEXT = joined("""
