@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from checks import body_of, check_round_trip, graph_of, joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from detc.ir import (
     symbol,
 )
 from detc.ir.types import DTYPES
+from tests.checks import body_of, check_round_trip, graph_of, joined
 
 HEAD = "graph test (level=captured) {\n  input %x: f32[N,4]\n"
 TAIL = "  return out=%x\n}\n"
