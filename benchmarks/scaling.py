@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+
 from detc.ir import Builder, Graph, TensorType, Value, parse_graph, print_graph, symbol, verify
 from detc.passes import (
     Canonicalize,

@@ -14,14 +14,19 @@ from typing import Any
 
 import torch
 
+from .builder import operand_types
 from .dims import Symbol, symbols_of
 from .equality import attribute_key
 from .errors import IRError
-from .graph import Attribute
+from .graph import Attribute, Operand
 from .ops import Op, OperandType, Parameter, register_dialect
 from .symbolic import SymbolicShapes
 from .types import TensorType, Type, type_symbols
 
+# Arguments that say nothing about an inference graph. Given these values, they are left out of it.
+_INERT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "aten::batch_norm": {"training": False, "momentum": 0.0, "cudnn_enabled": False},
+}
 _TENSOR_KINDS = {"Tensor": (False, False), "Optional[Tensor]": (True, False), "List[Tensor]": (False, True)}
 
 
@@ -33,6 +38,21 @@ def operand_kind(argument: Any) -> tuple[bool, bool] | None:
     if text == "List[Optional[Tensor]]":
         return (False, True)
     return None
+
+
+def inert_arguments(overload: torch._ops.OpOverload) -> Mapping[str, Any]:
+    """Arguments that do not matter at inference, with the value that they are taken to have."""
+    return _INERT_ARGUMENTS.get(overload._schema.name, {})
+
+
+def default_of(overload: torch._ops.OpOverload, argument: Any) -> Any:
+    """The value that a left-out argument has, `inspect.Parameter.empty` where it must be given."""
+    inert = inert_arguments(overload)
+    if argument.name in inert:
+        return inert[argument.name]
+    if argument.has_default_value():
+        return argument.default_value
+    return None if str(argument.type).startswith("Optional[") else inspect.Parameter.empty
 
 
 def overload_name(overload: torch._ops.OpOverload) -> str:
@@ -67,9 +87,9 @@ def call_arguments(
             value = waiting.pop(0)
             if isinstance(value, tuple):
                 value = list(value)
-        elif argument.has_default_value() or operand_kind(argument) == (True, False):
-            value = argument.default_value if argument.has_default_value() else None
         else:
+            value = default_of(overload, argument)
+        if value is inspect.Parameter.empty:
             raise IRError(f"{overload_name(overload)}: the argument {argument.name!r} is missing")
         if argument.kwarg_only:
             keywords[argument.name] = value
@@ -96,12 +116,30 @@ def _make_body(overload: torch._ops.OpOverload) -> Callable[..., Any]:
     return body
 
 
+# Most nodes of a network share a few signatures, and every pass is verified: the cache is what makes that cheap.
+_inferred: dict[Hashable, list[Type]] = {}
+_CACHE_LIMIT = 16384
+
+
+def _signature(
+    overload: Any, operands: tuple[OperandType, ...], attributes: Mapping[str, Attribute]
+) -> Hashable:
+    # `attribute_key` tells 1 from 1.0 and from True, which are equal to each other: they promote differently.
+    return overload, operands, tuple(attributes), attribute_key(tuple(attributes.values()))
+
+
+def remember_types(
+    op: Op, operands: Sequence[Operand], attributes: Mapping[str, Attribute], types: Sequence[Type]
+) -> None:
+    """Note the result types that torch's own shape propagation has just given for these operands."""
+    structured: list[Operand] = [tuple(o) if isinstance(o, list) else o for o in operands]
+    key = _signature(overload_of(op.name), tuple(operand_types(structured)), attributes)
+    _inferred.setdefault(key, list(types))
+
+
 def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
-    # Most nodes of a network share a few signatures, and every pass is verified: the cache makes that cheap.
-    # `key` tells 1 from 1.0 and from True, which are equal to each other: they promote differently.
-    @lru_cache(maxsize=4096)
-    def cached(
-        operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...], key: Hashable
+    def compute(
+        operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]
     ) -> list[Type]:
         symbols: list[Symbol] = []
         for operand in operands:
@@ -140,7 +178,13 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
         return [world.type(result) for result in results]
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
-        return cached(operands, tuple(attributes.items()), attribute_key(tuple(attributes.values())))
+        key = _signature(overload, operands, attributes)
+        types = _inferred.get(key)
+        if types is None:
+            if len(_inferred) >= _CACHE_LIMIT:
+                _inferred.clear()
+            types = _inferred[key] = compute(operands, tuple(attributes.items()))
+        return types
 
     return infer
 
@@ -170,8 +214,7 @@ def _resolve(name: str) -> Op | None:
         if kind is not None:
             operands.append(Parameter(argument.name, *kind))
         else:
-            empty = inspect.Parameter.empty
-            attributes[argument.name] = argument.default_value if argument.has_default_value() else empty
+            attributes[argument.name] = default_of(overload, argument)
     return Op(
         name,
         tuple(operands),

@@ -29,6 +29,8 @@ class Builder:
         self.before = before
         self.source = source
         self.created_by = created_by
+        self.made: list[Node] = []
+        """The nodes made so far."""
 
     def __getattr__(self, dialect: str) -> _Dialect:
         if dialect.startswith("_"):
@@ -49,7 +51,7 @@ class Builder:
         tensor = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=dtype)
         return self.graph.constant(tensor)
 
-    def call(self, op: Op | str, *operands: Any, **attributes: Any) -> Any:
+    def call(self, op: Op | str, /, *operands: Any, **attributes: Any) -> Any:
         """Make a node. Returns its value, or a tuple of its values when there are several.
 
         Errors:
@@ -76,6 +78,7 @@ class Builder:
         if types is None:
             types = self._name_fresh(infer_types(op, structured, frozen))
         node = Node(op, structured, frozen, types, source=self.source, created_by=self.created_by)
+        self.made.append(node)
         if self.before is None:
             return self.graph.append(node)
         return self.graph.insert_before(self.before, node)
@@ -113,7 +116,7 @@ class _Call:
             raise AttributeError(overload)
         return _Call(self._builder, f"{self._name}.{overload}")
 
-    def __call__(self, *operands: Any, **attributes: Any) -> Any:
+    def __call__(self, /, *operands: Any, **attributes: Any) -> Any:
         return self._builder.call(self._name, *operands, **attributes)
 
 
@@ -152,6 +155,8 @@ def infer_types(op: Op, operands: Sequence[Operand], attributes: Mapping[str, At
     Errors:
         IRError: the rule does not take these types.
     """
+    if op.infer_from is not None:
+        return tuple(op.infer_from(operands, attributes))
     inferred = op.infer(*operand_types(operands), **attributes)
     if isinstance(inferred, Sequence):
         return tuple(inferred)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import lcm
+from math import gcd, lcm
 from typing import Any, TypeAlias, Union
 
 import torch
@@ -66,6 +66,9 @@ _ONE: Monomial = ()
 
 
 def _over(numerator: Dim, divisor: Dim) -> str:
+    if isinstance(numerator, SymExpr) and isinstance(divisor, int):
+        denominator = lcm(*(c.denominator for _, c in numerator.terms))
+        numerator, divisor = _scale(numerator, Fraction(denominator)), divisor * denominator
     text = str(numerator)
     below = str(divisor)
     text = f"({text})" if any(c in text for c in "+-*/") else text
@@ -235,11 +238,30 @@ def floor_div(numerator: Dim, divisor: Dim) -> Dim:
             rest = rest + part
     if isinstance(rest, int):
         return whole + rest // divisor
+    rest, divisor = _reduced(rest, divisor)
     nested = _nested_floor(rest)
     if nested is not None:
         inner_numerator, inner_divisor, constant = nested
         return whole + floor_div(inner_numerator + constant * inner_divisor, inner_divisor * divisor)
     return whole + _call("floor", rest, divisor)
+
+
+def _reduced(numerator: SymExpr, divisor: int) -> tuple[SymExpr, int]:
+    """floor((g x + c) / (g k)) = floor((x + floor(c / g)) / k) for the greatest g that all of it allows."""
+    scale = divisor
+    for monomial, coefficient in numerator.terms:
+        if monomial != _ONE:
+            whole = coefficient
+            for atom, power in monomial:
+                if isinstance(atom, Symbol):
+                    whole *= atom.multiple**power
+            scale = gcd(scale, int(whole)) if whole.denominator == 1 else 1
+    if scale == 1:
+        return numerator, divisor
+    constant = int(numerator.constant)
+    reduced = _scale(numerator - constant, Fraction(1, scale)) + constant // scale
+    assert isinstance(reduced, SymExpr)
+    return reduced, divisor // scale
 
 
 def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:

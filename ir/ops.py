@@ -20,11 +20,12 @@ from typing import Any, TypeAlias, TypeVar, Union
 
 from .dims import SymExpr, symbol
 from .errors import IRError
-from .graph import Attribute
+from .graph import Attribute, Operand
 from .types import Type
 
 OperandType: TypeAlias = Union[Type, "tuple[Type | None, ...]", None]
 InferRule: TypeAlias = Callable[..., "Type | Sequence[Type]"]
+OperandRule: TypeAlias = Callable[[Sequence[Operand], Mapping[str, Attribute]], Sequence[Type]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 FRESH_PREFIX = "fresh__"
@@ -60,7 +61,10 @@ class Op:
     is_random: bool = False
     """Whether it may draw random numbers: two uses are then not one, and none can be computed ahead."""
     open_attributes: bool = field(default=False)
-    """Whether attributes that are not in the list may be given (the dialect's schemas check them)."""
+    """Whether attributes that are not in the list may be given (dialects whose schemas check them themselves)."""
+    infer_from: OperandRule | None = None
+    """For ops whose results' types depend on constants' values (a shape, axes): the rule over the operands
+    themselves, used in place of `infer` where it is given."""
 
     @property
     def dialect(self) -> str:

@@ -4,12 +4,22 @@ A `Pass` changes a graph; a `Pipeline` runs passes in order under the eyes of `O
 written as `RewriteRule`s and applied by `apply_rules`; lowerings to a target as a table, by `Conversion`.
 """
 
+from .anchors import FuseAnchors
 from .base import Context, NoMatch, Pass, PassRun, RuleCount, attribute, erase_if_unused
 from .batch_norm import FoldBatchNorm
 from .bisect import Culprit, bisect
 from .canonicalize import Canonicalize
 from .cleanup import CommonSubexpressions, DeadCode
-from .compare import Mismatch, Reference, Tolerances, compare, detection_groups, flatten_outputs
+from .compare import (
+    DetectionReport,
+    Mismatch,
+    Reference,
+    Tolerances,
+    compare,
+    compare_detections,
+    detection_groups,
+    flatten_outputs,
+)
 from .constants import FoldConstants
 from .conversion import Conversion, LoweringRule, Sizes
 from .dump import DumpIR, load_dump
@@ -21,6 +31,7 @@ from .patterns import Match, NodePattern, Pattern, PatternBuilder
 from .pipeline import PassError, Pipeline
 from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
 from .rewrite import RewriteRule, apply_rules
+from .rpn_head import FuseRpnHead
 
 __all__ = [
     "FLAT_NAMES",
@@ -33,12 +44,15 @@ __all__ = [
     "Culprit",
     "DeadCode",
     "DecomposePostprocess",
+    "DetectionReport",
     "DivergenceError",
     "DumpIR",
     "FlattenInstances",
     "FoldBatchNorm",
     "FoldConstants",
     "Fuse",
+    "FuseAnchors",
+    "FuseRpnHead",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",
@@ -67,6 +81,7 @@ __all__ = [
     "attribute",
     "bisect",
     "compare",
+    "compare_detections",
     "detection_groups",
     "erase_if_unused",
     "flat_names",

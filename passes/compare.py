@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from detc.ir import DetcError, InstancesType, Type
 from detc.ir.dialects.instances import InstancesBatch
-from torch import Tensor
 
 from .instances import flat_names
 
@@ -116,7 +117,10 @@ def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Toler
     grouped: set[str] = set()
     for group in expected.groups:
         grouped.update(group.values())
-        differences.update(_compare_detections(group, expected, actual, tolerances))
+        mine = {role: expected.tensors[name] for role, name in group.items()}
+        theirs = {role: actual[name] for role, name in group.items()}
+        pairing = _paired(group, mine, theirs, tolerances)
+        differences.update(_compare_detections(group, pairing, expected.score_thresholds))
     for name, tensor in expected.tensors.items():
         if name not in grouped:
             differences[name] = _compare_tensors(name, tensor, actual[name], tolerances)
@@ -143,27 +147,96 @@ def _compare_tensors(name: str, expected: Tensor, actual: Tensor, tolerances: To
     return float(difference.max()) if difference.numel() else 0.0
 
 
-def _compare_detections(
-    group: Mapping[str, str], expected: Reference, actual: Mapping[str, Tensor], tolerances: Tolerances
-) -> dict[str, float]:
-    mine = {role: expected.tensors[name] for role, name in group.items()}
-    theirs = {role: actual[name] for role, name in group.items()}
+@dataclass(frozen=True)
+class DetectionReport:
+    """How two sets of detections compare.
+
+    Attributes:
+        expected, actual: how many detections there are on each side.
+        matched: how many were matched one to one.
+        score: the largest difference of two matched scores.
+        box_iou, mask_iou: the least overlap of two matched boxes and masks; None where there are none.
+        problem: by what they differ more than the tolerances; empty when they agree.
+    """
+
+    expected: int
+    actual: int
+    matched: int = 0
+    score: float | None = None
+    box_iou: float | None = None
+    mask_iou: float | None = None
+    problem: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two agree within the tolerances."""
+        return not self.problem
+
+
+def compare_detections(
+    expected: Mapping[str, Tensor],
+    actual: Mapping[str, Tensor],
+    tolerances: Tolerances | None = None,
+    score_thresholds: Sequence[float] = (),
+) -> DetectionReport:
+    """Match two sets of detections and say how far they are apart.
+
+    Each is a dict by role with as many rows in each: boxes f32[D,4], scores f32[D], batch_index i64[D] and, as far
+    as there are such, classes i64[D], masks [D,...], keypoints f32[D,K,3]. A detection whose score is near one of
+    `score_thresholds` may be missing on one side.
+    """
+    names = {role: role for role in expected}
+    counts = (len(expected["boxes"]), len(actual["boxes"]))
+    try:
+        for role in expected:
+            if role not in actual:
+                raise Mismatch(role, "it is missing")
+        pairing = _paired(names, expected, actual, tolerances or Tolerances())
+    except Mismatch as mismatch:
+        return DetectionReport(*counts, problem=str(mismatch))
+    try:
+        _compare_detections(names, pairing, score_thresholds)
+        problem = ""
+    except Mismatch as mismatch:
+        problem = str(mismatch)
+    left, right = pairing.rows
+    matched = len(left)
+    least: dict[str, float] = {}
+    if matched:
+        for role, overlap in (("boxes", _box_overlap_by_row), ("masks", mask_overlap)):
+            if role in expected and expected[role].shape[1:] == actual[role].shape[1:]:
+                least[role] = float(overlap(expected[role][left], actual[role][right]).min())
+        gap = expected["scores"][left].double() - actual["scores"][right].double()
+        least["scores"] = float(gap.abs().max())
+    return DetectionReport(
+        *counts, matched, least.get("scores"), least.get("boxes"), least.get("masks"), problem
+    )
+
+
+def _paired(
+    group: Mapping[str, str], mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerances: Tolerances
+) -> _Pairing:
     for role, name in group.items():
         if len(theirs[role]) != len(theirs["boxes"]):
             raise Mismatch(name, f"{len(theirs[role])} rows for {len(theirs['boxes'])} boxes")
-    pairing = _Pairing(mine, theirs, tolerances)
+    return _Pairing(mine, theirs, tolerances)
+
+
+def _compare_detections(
+    group: Mapping[str, str], pairing: _Pairing, score_thresholds: Sequence[float]
+) -> dict[str, float]:
+    mine, theirs = pairing.mine, pairing.theirs
     for rows, scores, where in (
         (pairing.left_over, mine["scores"], "is missing"),
         (pairing.extra, theirs["scores"], "should not be there"),
     ):
         for row in rows:
             score = float(scores[row])
-            if not any(abs(score - t) <= tolerances.threshold for t in expected.score_thresholds):
+            if not any(abs(score - t) <= pairing.tolerances.threshold for t in score_thresholds):
                 raise Mismatch(group["boxes"], f"a detection {where}: {_described(row, pairing, where)}")
-    left = torch.tensor(pairing.left, dtype=torch.int64)
-    right = torch.tensor(pairing.right, dtype=torch.int64)
+    left, right = pairing.rows
     return {
-        name: _compare_field(role, name, mine[role][left], theirs[role][right], tolerances)
+        name: _compare_field(role, name, mine[role][left], theirs[role][right], pairing.tolerances)
         for role, name in group.items()
     }
 
@@ -215,6 +288,12 @@ class _Pairing:
             self._pair(self._rows(self.mine, image, category), self._rows(self.theirs, image, category))
 
     @property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The matched rows (i64[M]) of the reference, and those of the other result in the same order."""
+        left, right = (torch.tensor(rows, dtype=torch.int64) for rows in (self.left, self.right))
+        return left, right
+
+    @property
     def left_over(self) -> list[int]:
         """Rows of the reference without a partner."""
         return sorted(set(range(len(self.mine["boxes"]))) - set(self.left))
@@ -258,6 +337,10 @@ def box_overlap(left: Tensor, right: Tensor) -> Tensor:
     union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
     # The same box twice overlaps fully, even one that has no area or is inside out.
     return torch.where((a == b).all(dim=-1), 1.0, torch.where(union > 0, shared / union, 0.0))
+
+
+def _box_overlap_by_row(left: Tensor, right: Tensor) -> Tensor:
+    return box_overlap(left, right).diagonal()
 
 
 def mask_overlap(left: Tensor, right: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
-from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
 from typing_extensions import override
+
+from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
+from detc.ir.types import substitute_type, type_symbols
 
 from .base import Context, NoMatch, Pass
 
@@ -19,10 +21,15 @@ LoweringRule: TypeAlias = Callable[..., Value | Sequence[Value]]
 
 
 class Sizes:
-    """Where each symbolic size can be read off at run time: a dimension -> (value, axis) that has it."""
+    """Where each symbolic size can be read off at run time: a dimension -> (value, axis) that has it.
+
+    Attributes:
+        computed: values that a builder made to hold sizes, by a key of its own, for later nodes to use again.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Dim, tuple[Value, int]] = {}
+        self.computed: dict[object, Value] = {}
 
     def learn(self, value: Value) -> None:
         """Note the sizes of a value that is computed by now."""
@@ -94,7 +101,8 @@ class Conversion(Pass):
                 sizes.learn(result)
             return "no rule for this op"
         try:
-            made = rule(self.make_builder(graph, node, sizes, context), node)
+            builder = self.make_builder(graph, node, sizes, context)
+            made = rule(builder, node)
         except NoMatch as refusal:
             count.refused[refusal.reason] += 1
             return refusal.reason
@@ -104,11 +112,35 @@ class Conversion(Pass):
             raise IRError(
                 f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results"
             )
+        _name_sizes(builder.made, node.results, values)
         for old, new in zip(node.results, values, strict=True):
             _take_over(graph, old, new)
             sizes.learn(new)
         graph.erase(node)
         return None
+
+
+def _name_sizes(made: Sequence[Node], old: Sequence[Value], new: Sequence[Value]) -> None:
+    """Call the sizes that a lowering introduced what the op that it replaces calls them.
+
+    The target's shape inference gives a size that it cannot compute a name of its own; where such a size ends up
+    as one that the replaced op had a name or an expression for, the two are the same.
+    """
+    own = {s.name for node in made for r in node.results for s in type_symbols(r.type)}
+    inside = set(made)
+    given = (v for node in made for v in node.operand_values if v.producer not in inside)
+    own -= {s.name for v in given for s in type_symbols(v.type)}
+    names: dict[str, Dim] = {}
+    for before, after in zip(old, new, strict=True):
+        if isinstance(before.type, TensorType) and isinstance(after.type, TensorType):
+            for known, inferred in zip(before.type.shape, after.type.shape, strict=False):
+                symbol = None if isinstance(inferred, int) else inferred.as_symbol
+                if symbol is not None and symbol.name in own:
+                    names.setdefault(symbol.name, known)
+    if names:
+        for node in made:
+            for result in node.results:
+                result.type = substitute_type(result.type, names)
 
 
 def _take_over(graph: Graph, old: Value, new: Value) -> None:

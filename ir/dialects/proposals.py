@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torchvision.ops import batched_nms
 from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
-from .boxes import apply_deltas, clip, tensor
+from .boxes import anchors, apply_deltas, clip, tensor
 
 
 def _rpn_proposals_type(
@@ -91,4 +92,117 @@ def rpn_proposals(
         torch.cat([r[0] for r in results]),
         torch.cat([r[1] for r in results]),
         torch.cat([r[2] for r in results]),
+    )
+
+
+def _grid_proposals_type(
+    logits: tuple[Type, ...],
+    deltas: tuple[Type, ...],
+    cell_anchors: tuple[Type, ...],
+    im_info: Type,
+    **rest: object,
+) -> tuple[Type, ...]:
+    strides = rest["strides"]
+    if not isinstance(strides, tuple) or len(strides) != len(logits):
+        raise IRError(f"{len(logits)} levels need as many strides, not {strides}")
+    for i, (score, cells) in enumerate(zip(logits, cell_anchors, strict=True)):
+        if tensor(score, 4, "logits").shape[1] != tensor(cells, 2, "cell_anchors").shape[0]:
+            raise IRError(f"level {i}: {cells} cell anchors for the logits {score}")
+    return _rpn_proposals_type(logits, deltas, cell_anchors, im_info)
+
+
+@op("det.grid_proposals", infer=_grid_proposals_type)
+def grid_proposals(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    strides: tuple[int, ...],
+    offset: float,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`det.rpn_proposals` over the anchors of `det.anchors`, which a target need compute only where they are kept.
+
+    Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], cell_anchors f32[A,4]; im_info f32[N,3].
+    Results: as those of `det.rpn_proposals`.
+    """
+    placed = [
+        anchors(score, cells, stride=stride, offset=offset)
+        for score, cells, stride in zip(logits, cell_anchors, strides, strict=True)
+    ]
+    return rpn_proposals(
+        logits,
+        deltas,
+        placed,
+        im_info,
+        weights=weights,
+        scale_clamp=scale_clamp,
+        nms_thresh=nms_thresh,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
+        min_box_size=min_box_size,
+    )
+
+
+def _dense_proposals_type(
+    maps: tuple[Type, ...], cell_anchors: tuple[Type, ...], im_info: Type, **rest: object
+) -> Any:
+    strides = rest["strides"]
+    if not isinstance(strides, tuple) or not len(maps) == len(cell_anchors) == len(strides):
+        raise IRError(f"{len(maps)} levels, {len(cell_anchors)} of cell anchors, strides {strides}")
+    for i, (both, cells) in enumerate(zip(maps, cell_anchors, strict=True)):
+        count, box_dim = tensor(cells, 2, "cell_anchors").shape
+        if tensor(both, 4, "a map").shape[1] != count * (box_dim + 1):
+            raise IRError(f"level {i}: {cells} cell anchors for the map {both}")
+    tensor(im_info, 2, "im_info")
+    first, found = tensor(maps[0], 4, "a map"), Fresh("proposals")
+    boxes = TensorType(first.dtype, (found, tensor(cell_anchors[0], 2, "cell_anchors").shape[1]))
+    return (boxes, TensorType(first.dtype, (found,)), TensorType(torch.int64, (found,)))
+
+
+@op("det.dense_proposals", infer=_dense_proposals_type)
+def dense_proposals(
+    maps: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    strides: tuple[int, ...],
+    offset: float,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`det.grid_proposals` where one map holds logits and deltas: for each anchor (logit, dx, dy, dw, dh).
+
+    Shapes, per level: maps f32[N,A*5,h,w], cell_anchors f32[A,4]; im_info f32[N,3].
+    Results: as those of `det.rpn_proposals`.
+    """
+    logits: list[Tensor] = []
+    deltas: list[Tensor] = []
+    for both, cells in zip(maps, cell_anchors, strict=True):
+        per_anchor = both.unflatten(1, (len(cells), -1))
+        logits.append(per_anchor[:, :, 0])
+        deltas.append(per_anchor[:, :, 1:].flatten(1, 2))
+    return grid_proposals(
+        logits,
+        deltas,
+        cell_anchors,
+        im_info,
+        strides=strides,
+        offset=offset,
+        weights=weights,
+        scale_clamp=scale_clamp,
+        nms_thresh=nms_thresh,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
+        min_box_size=min_box_size,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from detc.ir import Dim, IRError, SymExpr, evaluate, parse_dim, symbol
-from detc.ir.dims import floor_div, maximum, minimum, mod, substitute, symbols_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from detc.ir import Dim, IRError, SymExpr, evaluate, parse_dim, symbol
+from detc.ir.dims import floor_div, maximum, minimum, mod, substitute, symbols_of
 
 MULTIPLES = {"A": 1, "B": 1, "H": 32, "W": 4}
 SYMBOLS = [symbol(name, multiple) for name, multiple in MULTIPLES.items()]

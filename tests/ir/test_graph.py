@@ -6,10 +6,11 @@ import random
 
 import pytest
 import torch
-from checks import check_use_lists, graph_of, joined
-from detc.ir import Builder, Constant, Graph, IRError, Node, TensorType, difference, get_op, symbol, verify
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from detc.ir import Builder, Constant, Graph, IRError, Node, TensorType, difference, get_op, symbol, verify
+from tests.checks import check_use_lists, graph_of, joined
 
 F32 = torch.float32
 TYPE = TensorType(F32, (symbol("N"), 4))

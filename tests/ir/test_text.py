@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
-from checks import body_of, check_round_trip, graph_of, joined
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from detc.ir import (
     Builder,
     Graph,
@@ -24,8 +26,7 @@ from detc.ir import (
     symbol,
 )
 from detc.ir.types import DTYPES
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tests.checks import body_of, check_round_trip, graph_of, joined
 
 HEAD = "graph test (level=captured) {\n  input %x: f32[N,4]\n"
 TAIL = "  return out=%x\n}\n"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from checks import check_pass, check_round_trip, check_same_results, check_use_lists
+from hypothesis import HealthCheck, given, settings
+
 from detc.ir import Graph, difference, run, verify
 from detc.passes import (
     Canonicalize,
@@ -17,8 +18,8 @@ from detc.passes import (
     Pass,
     Pipeline,
 )
-from hypothesis import HealthCheck, given, settings
-from strategies import graphs, inputs_for
+from tests.checks import check_pass, check_round_trip, check_same_results, check_use_lists
+from tests.strategies import graphs, inputs_for
 
 GENERIC = (
     DeadCode(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from detc.ir import Graph, print_graph, verify
 from detc.passes import Context, Pass
 

@@ -1,0 +1,279 @@
+"""Types of `onnx.*` results, by onnx's own shape inference of one node, cached.
+
+onnx carries a size along but cannot compute with one; what it cannot tell becomes a fresh size. It needs the
+values of some operands (a shape, axes): constants give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import onnx
+import torch
+from onnx import TypeProto, helper, shape_inference
+from onnx.defs import OpSchema
+
+from detc.ir import (
+    Attribute,
+    Constant,
+    Dim,
+    Fresh,
+    IRError,
+    Operand,
+    SymExpr,
+    TensorType,
+    Type,
+    Value,
+)
+from detc.ir.builder import operand_types
+from detc.ir.dims import floor_div
+from detc.ir.ops import OperandRule, OperandType
+
+from .dialect import (
+    DTYPE_OF_ELEMENT,
+    ELEMENT_TYPES,
+    IR_VERSION,
+    OPSET,
+    Frozen,
+    attribute_protos,
+    flatten,
+    output_count,
+)
+
+_VALUE_LIMIT = 64
+"""Constants with at most this many elements are shown to shape inference: sizes, axes, paddings."""
+
+_USES_VALUES = {
+    "AffineGrid", "CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "MaxUnpool", "OneHot", "Pad",
+    "Range", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Reshape", "Resize", "Slice", "Split", "Squeeze",
+    "Tile", "TopK", "Unsqueeze",
+}  # fmt: skip
+
+Known = tuple[object, ...] | None
+"""The elements of a constant operand, None for any other operand."""
+
+
+def make_rules(schema: OpSchema) -> tuple[Callable[..., Sequence[Type]], OperandRule | None]:
+    """The op's rule over types alone, and the one over operands if their values matter."""
+
+    def infer(*operands: OperandType, **attributes: Attribute) -> Sequence[Type]:
+        types = tuple(flatten(schema, operands))
+        return _infer(schema.name, types, (None,) * len(types), tuple(attributes.items()))
+
+    def infer_from(operands: Sequence[Operand], attributes: Mapping[str, Attribute]) -> Sequence[Type]:
+        types = tuple(flatten(schema, operand_types(operands)))
+        known = tuple(_elements(value) for value in flatten(schema, operands))
+        return _infer(schema.name, types, known, tuple(attributes.items()))
+
+    return infer, infer_from if schema.name in _USES_VALUES else None
+
+
+def _elements(value: Value | None) -> Known:
+    if not isinstance(value, Constant) or value.data.numel() > _VALUE_LIMIT or value.data.is_meta:
+        return None
+    return tuple(value.data.reshape(-1).tolist())
+
+
+# Most nodes of a network share a few signatures, and every pass is verified: the cache makes that cheap.
+@lru_cache(maxsize=16384)
+def _infer(
+    name: str, types: tuple[Type | None, ...], known: tuple[Known, ...], attributes: Frozen
+) -> tuple[TensorType, ...]:
+    schema = onnx.defs.get_schema(name, OPSET, "")
+    tensors = [_tensor(name, t) for t in types]
+    names = ["" if t is None else f"i{i}" for i, t in enumerate(tensors)]
+    sizes: dict[str, Dim] = {}
+    inputs = {n: _type_proto(t, sizes) for n, t in zip(names, tensors, strict=True) if t is not None}
+    values = {
+        n: onnx.numpy_helper.from_array(torch.tensor(k, dtype=t.dtype).reshape(_static(t)).numpy(), n)
+        for n, t, k in zip(names, tensors, known, strict=True)
+        if t is not None and k is not None
+    }
+    outputs = [f"o{i}" for i in range(output_count(schema, dict(attributes), _split_length(tensors)))]
+    node = onnx.NodeProto(op_type=name, input=names, output=outputs)
+    node.attribute.extend(attribute_protos(schema, dict(attributes)))
+    opsets = [helper.make_opsetid("", OPSET)]
+    try:
+        found = shape_inference.infer_node_outputs(
+            schema, node, inputs, values, opset_imports=opsets, ir_version=IR_VERSION
+        )
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
+        raise IRError(f"onnx.{name} refuses its operands: {_reason(error)}") from None
+    refine = _REFINEMENTS.get(name)
+    results = []
+    count = 0
+    for i, output in enumerate(outputs):
+        proto = found.get(output)
+        if proto is None or proto.tensor_type.elem_type not in DTYPE_OF_ELEMENT:
+            raise IRError(f"onnx.{name}: the type of output {i} is not known")
+        if not proto.tensor_type.HasField("shape"):
+            raise IRError(f"onnx.{name}: the rank of output {i} is not known")
+        shape: list[Dim] = []
+        for dim in proto.tensor_type.shape.dim:
+            if dim.HasField("dim_value"):
+                shape.append(dim.dim_value)
+            elif dim.dim_param in sizes:
+                shape.append(sizes[dim.dim_param])
+            else:
+                shape.append(Fresh(f"d{count}"))
+                count += 1
+        results.append(TensorType(DTYPE_OF_ELEMENT[proto.tensor_type.elem_type], tuple(shape)))
+    return refine(results, tensors, known, dict(attributes)) if refine else tuple(results)
+
+
+def _tensor(name: str, type: Type | None) -> TensorType | None:
+    if type is not None and not isinstance(type, TensorType):
+        raise IRError(f"onnx.{name} takes tensors, not {type}")
+    return type
+
+
+def _static(type: TensorType) -> list[int]:
+    return [d for d in type.shape if isinstance(d, int)]
+
+
+def _split_length(tensors: Sequence[TensorType | None]) -> int | None:
+    second = tensors[1] if len(tensors) > 1 else None
+    return (
+        second.shape[0]
+        if second is not None and second.rank == 1 and isinstance(second.shape[0], int)
+        else None
+    )
+
+
+def _type_proto(type: TensorType, sizes: dict[str, Dim]) -> TypeProto:
+    shape: list[int | str] = []
+    for dim in type.shape:
+        if isinstance(dim, SymExpr):
+            sizes[str(dim)] = dim
+            shape.append(str(dim))
+        else:
+            shape.append(dim)
+    return helper.make_tensor_type_proto(ELEMENT_TYPES[type.dtype], shape)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+# onnx forgets every size of a result when it cannot tell one of them. These rules keep those that stay.
+
+Refinement = Callable[
+    [list[TensorType], list[TensorType | None], tuple[Known, ...], dict[str, Attribute]],
+    tuple[TensorType, ...],
+]
+
+
+def _keep(result: TensorType, source: TensorType, changed: set[int]) -> TensorType:
+    """The result with the source's sizes, where it does not know them, on all axes but the changed ones."""
+    if result.rank != source.rank:
+        return result
+    shape = [
+        r if axis in changed or isinstance(r, int) else s
+        for axis, (r, s) in enumerate(zip(result.shape, source.shape, strict=True))
+    ]
+    return result.with_shape(*shape)
+
+
+def _refine_slice(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    source, starts = tensors[0], tensors[1]
+    assert source is not None and starts is not None
+    axes: Any = known[3] if len(tensors) > 3 else None
+    if len(tensors) <= 3 or tensors[3] is None:
+        count = starts.shape[0]
+        axes = range(count if isinstance(count, int) else source.rank)
+    if axes is None:
+        return tuple(results)
+    return (_keep(results[0], source, {axis % source.rank for axis in axes}),)
+
+
+def _refine_topk(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    source = tensors[0]
+    assert source is not None
+    axis = attributes.get("axis", -1)
+    assert isinstance(axis, int)
+    shape = list(source.shape)
+    count = known[1]
+    shape[axis % source.rank] = count[0] if count is not None and isinstance(count[0], int) else Fresh("k")
+    return tuple(r.with_shape(*shape) for r in results)
+
+
+def _refine_pad(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    source = tensors[0]
+    assert source is not None
+    pads = known[1]
+    axes: Any = known[3] if len(known) > 3 and known[3] is not None else range(source.rank)
+    if pads is None:
+        return (_keep(results[0], source, {axis % source.rank for axis in axes}),)
+    half = len(pads) // 2
+    return (
+        _keep(results[0], source, {a % source.rank for i, a in enumerate(axes) if pads[i] or pads[half + i]}),
+    )
+
+
+def _refine_tile(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    source = tensors[0]
+    repeats = known[1]
+    assert source is not None
+    if repeats is None:
+        return tuple(results)
+    return (_keep(results[0], source, {axis for axis, times in enumerate(repeats) if times != 1}),)
+
+
+def _refine_reshape(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    """The size that -1 stands for, where it is one that the source has, or a number."""
+    source, entries = tensors[0], known[1]
+    assert source is not None
+    if entries is None or -1 not in entries or attributes.get("allowzero"):
+        return tuple(results)
+    shape: list[Dim] = list(results[0].shape)
+    elements: Dim = 1
+    for dim in source.shape:
+        elements = elements * dim
+    others: Dim = 1
+    for axis, dim in enumerate(shape):
+        if entries[axis] != -1:
+            others = others * dim
+    open_size = floor_div(elements, others) if others != 0 else None
+    # No products: what stands for the size elsewhere may be named, or be written, in another way.
+    simple = isinstance(open_size, int) or open_size in source.shape
+    if open_size is not None and simple and open_size * others == elements:
+        shape[entries.index(-1)] = open_size
+    return (results[0].with_shape(*shape),)
+
+
+_REFINEMENTS: dict[str, Refinement] = {
+    "Pad": _refine_pad,
+    "Reshape": _refine_reshape,
+    "Slice": _refine_slice,
+    "Tile": _refine_tile,
+    "TopK": _refine_topk,
+}

@@ -1,0 +1,103 @@
+"""Pieces that several `det.*` lowerings share. All of them emit ai.onnx operators only.
+
+Counts that depend on data stay symbolic: nothing here pads to a fixed number of boxes, and no row is not an error.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from detc.ir import Builder, Value
+
+I64 = torch.int64
+F32 = torch.float32
+
+
+def ints(b: Builder, *values: int) -> Value:
+    """A constant i64[len(values)]."""
+    return b.constant(list(values), I64)
+
+
+def floats(b: Builder, *values: float) -> Value:
+    """A constant f32[len(values)]."""
+    return b.constant(list(values), F32)
+
+
+def scalar(b: Builder, value: float) -> Value:
+    """A constant f32[]."""
+    return b.constant(float(value), F32)
+
+
+def iota(b: Builder, shape: Value, axis: int) -> Value:
+    """0, 1, 2, ... as many as the shape i64[rank] says for that axis: i64[n]."""
+    return b.onnx.Range(b.constant(0, I64), b.onnx.Gather(shape, b.constant(axis, I64)), b.constant(1, I64))
+
+
+def split(b: Builder, value: Value, sizes: tuple[int, ...], axis: int) -> tuple[Value, ...]:
+    """`value` cut into parts of the given sizes."""
+    parts: tuple[Value, ...] = b.onnx.Split(value, ints(b, *sizes), axis=axis)
+    return parts
+
+
+def whwh(b: Builder, hw: Value) -> Value:
+    """Rows (height, width, ...) f32[N,*] as (width, height, width, height) f32[N,4]: what bounds x0 y0 x1 y1."""
+    return b.onnx.Gather(hw, ints(b, 1, 0, 1, 0), axis=1)
+
+
+def clip(b: Builder, boxes: Value, bounds: Value) -> Value:
+    """Boxes cut to [0, bounds]; the bounds broadcast."""
+    return b.onnx.Min([b.onnx.Max([boxes, scalar(b, 0.0)]), bounds])
+
+
+def decode(
+    b: Builder, deltas: Value, centre: Value, size: Value, weights: tuple[float, ...], scale_clamp: float
+) -> Value:
+    """`det.apply_deltas` on the last axis: deltas [..., 4] for boxes given by centre and size [..., 2].
+
+    Coordinates go through elementwise operators only: a matrix product would take fewer of them, but accelerators
+    round its operands to ten bits of mantissa, which is half a pixel.
+    """
+    if any(w != 1.0 for w in weights):
+        deltas = b.onnx.Div(deltas, floats(b, *weights))
+    move, grow = split(b, deltas, (2, 2), axis=-1)
+    moved = b.onnx.Add(b.onnx.Mul(move, size), centre)
+    growth = b.onnx.Exp(b.onnx.Min([grow, scalar(b, scale_clamp)]))
+    half = b.onnx.Mul(growth, b.onnx.Mul(size, scalar(b, 0.5)))
+    return b.onnx.Concat([b.onnx.Sub(moved, half), b.onnx.Add(moved, half)], axis=-1)
+
+
+def centre_and_size(b: Builder, boxes: Value) -> tuple[Value, Value]:
+    """Boxes x0 y0 x1 y1 [..., 4] as centre [..., 2] and size [..., 2]."""
+    low, high = split(b, boxes, (2, 2), axis=-1)
+    size = b.onnx.Sub(high, low)
+    return b.onnx.Add(low, b.onnx.Mul(size, scalar(b, 0.5))), size
+
+
+def magnitude(b: Builder, value: Value, axis: int) -> Value:
+    """The sum of absolute values along an axis: finite exactly where all of them are.
+
+    It is compared with infinity. (Runtimes simplify x * 0 to 0, so that NaN cannot be carried along that way.)
+    """
+    return b.onnx.ReduceL1(value, ints(b, axis), keepdims=0)
+
+
+def best_per_row(b: Builder, values: Value, limit: int) -> tuple[Value, Value, Value]:
+    """The `limit` greatest entries of each row of f32[N,S], entries of -inf left out; all when the limit is < 0.
+
+    Returns:
+        places i64[P,2]: (row, rank) of each entry kept, by row and then by falling value;
+        the sorted values f32[N,k] and their columns i64[N,k], which `places` indexes.
+    """
+    count = b.onnx.Shape(values, start=1)
+    if limit >= 0:
+        count = b.onnx.Min([count, ints(b, limit)])
+    best, columns = b.onnx.TopK(values, count, axis=1)
+    found = b.onnx.NonZero(b.onnx.Greater(best, scalar(b, -math.inf)))
+    return b.onnx.Transpose(found, perm=[1, 0]), best, columns
+
+
+def column(b: Builder, table: Value, index: int) -> Value:
+    """One column of i64[R,C] as i64[R]."""
+    return b.onnx.Gather(table, b.constant(index, I64), axis=1)

@@ -1,0 +1,49 @@
+"""Lowering of `det.*` on masks to ai.onnx operators."""
+
+from __future__ import annotations
+
+from detc.ir import Builder, Node, Value
+from detc.passes.base import NoMatch
+from detc.passes.conversion import LoweringRule
+
+from .det_common import F32, ints, scalar, split
+
+
+def mask_inference(b: Builder, node: Node) -> Value:
+    """Select first, then one sigmoid on what was selected."""
+    logits, classes = node.operand(0), node.operand(1)
+    if logits.shape[1] == 1:
+        return b.onnx.Sigmoid(logits)
+    own = b.onnx.GatherND(logits, b.onnx.Unsqueeze(classes, ints(b, 1)), batch_dims=1)  # [D, S, S]
+    return b.onnx.Sigmoid(b.onnx.Unsqueeze(own, ints(b, 1)))
+
+
+def paste_masks(b: Builder, node: Node) -> Value:
+    """Bilinear resampling into a box is separable: rows x mask x columns, two matrix products for all masks.
+
+    A pixel's weight for a mask's row or column is the hat function of their distance, which is zero beyond one.
+    """
+    masks, boxes, _, output_size = (node.operand(i) for i in range(4))
+    side = masks.shape[-1]
+    if not isinstance(side, int) or masks.shape[-2] != side:
+        raise NoMatch("the masks are not square, or of unknown size")
+    low, high = split(b, b.onnx.Unsqueeze(boxes, ints(b, 2)), (2, 2), axis=1)  # [D, 2, 1]: x and y
+    scale = b.onnx.Div(scalar(b, float(side)), b.onnx.Sub(high, low))
+    largest = b.onnx.ReduceMax(output_size, ints(b, 0), keepdims=0)  # [2]: height, width
+    length = b.onnx.ReduceMax(largest, ints(b, 0), keepdims=0)
+    # Pixel p's centre is p + 0.5; mask cell m's centre is m + 0.5 in mask pixels.
+    pixels = b.onnx.Range(scalar(b, 0.5), b.onnx.Cast(length, to=F32), scalar(b, 1.0))
+    place = b.onnx.Mul(b.onnx.Sub(pixels, low), scale)  # [D, 2, M]
+    cells = b.constant([m + 0.5 for m in range(side)], F32)
+    distance = b.onnx.Abs(b.onnx.Sub(b.onnx.Unsqueeze(place, ints(b, 3)), cells))  # [D, 2, M, S]
+    weights = b.onnx.Relu(b.onnx.Sub(scalar(b, 1.0), distance))
+    across, down = split(b, weights, (1, 1), axis=1)  # [D, 1, M, S]
+    height, width = split(b, largest, (1, 1), axis=0)
+    rows = b.onnx.Slice(down, ints(b, 0), height, ints(b, 2))
+    columns = b.onnx.Slice(across, ints(b, 0), width, ints(b, 2))
+    drawn = b.onnx.MatMul(b.onnx.MatMul(rows, masks), b.onnx.Transpose(columns, perm=[0, 1, 3, 2]))
+    inside = b.onnx.GreaterOrEqual(drawn, scalar(b, float(node.attributes["threshold"])))  # type: ignore[arg-type]
+    return b.onnx.Squeeze(inside, ints(b, 1))
+
+
+TABLE: dict[str, LoweringRule] = {"det.mask_inference": mask_inference, "det.paste_masks": paste_masks}

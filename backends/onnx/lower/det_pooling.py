@@ -1,0 +1,90 @@
+"""Lowering of `det.roi_pool` to ai.onnx operators."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import torch
+
+from detc.ir import Builder, Node, Value
+from detc.ir.dialects.pooling import assign_levels, level_range
+from detc.passes.base import NoMatch
+from detc.passes.conversion import LoweringRule
+
+from .det_common import F32, I64, ints, split
+
+
+def level_thresholds(scales: tuple[float, ...], canonical_box_size: int, canonical_level: int) -> list[float]:
+    """From which area on (float32, pixels squared) a box goes to each level but the finest.
+
+    The level grows with the area, so comparing areas is the same as computing floor(log2(...)), and exact: the
+    bounds are found by bisection over the float32 numbers with the reference formula itself.
+    """
+    least, most = level_range(scales)
+
+    def level_of(bits: int) -> int:
+        area = struct.unpack("f", struct.pack("I", bits))[0]
+        box = torch.tensor([[0.0, 0.0, 1.0, area]], dtype=torch.float32)
+        return int(assign_levels(box, scales, canonical_box_size, canonical_level)[0])
+
+    thresholds: list[float] = []
+    for level in range(1, most - least + 1):
+        low, high = 0, 0x7F7FFFFF  # positive float32 numbers sort as their bits do
+        if level_of(high) < level:
+            thresholds.append(math.inf)
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if level_of(middle) >= level else (middle, high)
+        thresholds.append(struct.unpack("f", struct.pack("I", high))[0])
+    return thresholds
+
+
+def roi_pool(b: Builder, node: Node) -> Value:
+    """The boxes sorted by level and split, RoiAlign on each level, and the rows put back in order."""
+    features, boxes, batch_index = node.operand_list(0), node.operand(1), node.operand(2)
+    scales = node.attributes["scales"]
+    assert isinstance(scales, tuple)
+    if node.attributes["pooler_type"] not in ("ROIAlign", "ROIAlignV2"):
+        raise NoMatch(f"pooling by {node.attributes['pooler_type']} has no ai.onnx operator that serves")
+    if len(features) == 1:
+        return _align(b, node, features[0], boxes, batch_index, float(scales[0]))  # type: ignore[arg-type]
+
+    size, level = node.attributes["canonical_box_size"], node.attributes["canonical_level"]
+    thresholds = level_thresholds(scales, size, level)  # type: ignore[arg-type]
+    low, high = split(b, boxes, (2, 2), axis=1)
+    area = b.onnx.ReduceProd(b.onnx.Sub(high, low), ints(b, 1), keepdims=0)  # [R]
+    least = b.constant([[-math.inf], *([t] for t in thresholds)], F32)
+    most = b.constant([*([t] for t in thresholds), [math.inf]], F32)
+    belongs = b.onnx.And(b.onnx.GreaterOrEqual(area, least), b.onnx.Less(area, most))  # [L, R]
+    # NonZero lists the places by level: its second row is the order, finest level first.
+    order = b.onnx.Gather(b.onnx.NonZero(belongs), b.constant(1, I64), axis=0)
+    counts = b.onnx.ReduceSum(b.onnx.Cast(belongs, to=I64), ints(b, 1), keepdims=0)
+    box_parts = b.onnx.Split(b.onnx.Gather(boxes, order, axis=0), counts, axis=0)
+    index_parts = b.onnx.Split(b.onnx.Gather(batch_index, order, axis=0), counts, axis=0)
+    pooled = [
+        _align(b, node, feature, part, index, float(scale))
+        for feature, part, index, scale in zip(features, box_parts, index_parts, scales, strict=True)
+    ]
+    _, back = b.onnx.TopK(order, b.onnx.Shape(order), axis=0, largest=0)
+    return b.onnx.Gather(b.onnx.Concat(pooled, axis=0), back, axis=0)
+
+
+def _align(b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float) -> Value:
+    height, width = node.attributes["output_size"]  # type: ignore[misc]
+    aligned = node.attributes["pooler_type"] == "ROIAlignV2"
+    return b.onnx.RoiAlign(
+        feature,
+        boxes,
+        batch_index,
+        mode="avg",
+        coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
+        output_height=height,
+        output_width=width,
+        sampling_ratio=max(int(node.attributes["sampling_ratio"]), 0),  # type: ignore[arg-type]
+        spatial_scale=scale,
+    )
+
+
+TABLE: dict[str, LoweringRule] = {"det.roi_pool": roi_pool}

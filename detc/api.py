@@ -1,0 +1,75 @@
+"""detc from Python: load a detector, capture it, run a pipeline over it, and make an artifact that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from detc.backends.onnx.pipeline import onnx_pipeline
+from detc.frontend import capture
+from detc.ir import Graph, InputError
+from detc.passes import Observer, Pipeline
+
+from .detector import Artifact
+from .onnx_artifact import OnnxArtifact
+
+MASKS = ("roi", "pasted")
+
+
+def pipeline(target: str, *, postprocess: bool = False, masks: str = "roi") -> Pipeline:
+    """The passes that lower a captured graph to a target, as a list to edit.
+
+    With `postprocess` the artifact takes `output_size` and gives detections in output pixels; `masks` is "roi" for
+    each detection's own grid of probabilities, or "pasted" for bitmaps of the output image (with postprocessing).
+
+    Errors:
+        InputError: there is no such target, or the options do not go together.
+    """
+    if target not in TARGETS:
+        raise InputError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
+    if masks not in MASKS:
+        raise InputError(f"masks are {' or '.join(MASKS)}, not {masks!r}")
+    if masks == "pasted" and not postprocess:
+        raise InputError("masks are pasted into the output image: ask for postprocessing too (--postprocess)")
+    return TARGETS[target](postprocess=postprocess, masks=masks)
+
+
+TARGETS = {"onnx": onnx_pipeline}
+"""Target -> the function that makes its pipeline."""
+SUFFIXES = {"onnx": ".onnx"}
+"""Target -> what its files' names end in."""
+
+
+def compile(
+    model: nn.Module,
+    target: str = "onnx",
+    *,
+    postprocess: bool = False,
+    masks: str = "roi",
+    class_names: Sequence[str] | None = None,
+    observers: Sequence[Observer] = (),
+) -> Artifact:
+    """Capture a detector, lower it and emit the artifact.
+
+    Errors:
+        InputError: an option is wrong.
+        UnsupportedError: the model has a component, or an op, that cannot be compiled; all of them are listed.
+    """
+    passes = pipeline(target, postprocess=postprocess, masks=masks)
+    graph = capture(model, class_names=class_names)
+    return emit(passes.run(graph, observers=observers))
+
+
+def emit(graph: Graph) -> Artifact:
+    """The artifact of a lowered graph, by the level it has.
+
+    Errors:
+        InputError: the graph is not lowered to a target.
+    """
+    emitters = {"onnx": OnnxArtifact}
+    if graph.level not in emitters:
+        raise InputError(
+            f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline(target) over it first"
+        )
+    return emitters[graph.level](graph)

@@ -1,0 +1,98 @@
+"""Checking a compiled detector against the model that it was compiled from, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import RenderableType
+from torch import Tensor
+
+from detc.frontend.structures import Instances
+from detc.passes import DetectionReport, Tolerances, compare_detections
+
+from .detector import FIELDS, Detector
+from .terminal import table
+
+_ROLES = {field: role for role, field in FIELDS.items()} | {"pred_keypoints": "keypoints"}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the detector compares with the model on one image.
+
+    Attributes:
+        image: the image's name.
+        batch: how many images ran together.
+        report: how the detections of the two compare.
+    """
+
+    image: str
+    batch: int
+    report: DetectionReport
+
+
+def check_parity(
+    model: Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]],
+    detector: Detector,
+    inputs: Mapping[str, Mapping[str, Any]],
+    tolerances: Tolerances | None = None,
+) -> list[Parity]:
+    """Run both on each image alone and on all as one batch, and compare what they detect.
+
+    `inputs` maps names to inputs as the model takes them: {"image": tensor [C,h,w], "height", "width"}.
+    """
+    batches = [[name] for name in inputs]
+    if len(inputs) > 1:
+        batches.append(list(inputs))
+    found: list[Parity] = []
+    for names in batches:
+        batch = [inputs[name] for name in names]
+        with torch.no_grad():
+            expected = model(batch)
+        actual = detector(batch)
+        for name, left, right in zip(names, expected, actual, strict=True):
+            mine, theirs = _tensors(left["instances"]), _tensors(right["instances"])
+            report = compare_detections(mine, theirs, tolerances, _thresholds(detector, mine, theirs))
+            found.append(Parity(name, len(names), report))
+    return found
+
+
+def _tensors(instances: Instances) -> dict[str, Tensor]:
+    fields = {
+        _ROLES.get(name, name): getattr(value, "tensor", value)
+        for name, value in instances.get_fields().items()
+    }
+    return {**fields, "batch_index": torch.zeros(len(instances), dtype=torch.int64)}
+
+
+def _thresholds(detector: Detector, *sides: Mapping[str, Tensor]) -> list[float]:
+    """The scores near which a detection may be there or not: the threshold, and, where only the best were kept, the
+    worst of them."""
+    thresholds = [float(detector.metadata.get("score_thresh", 0.0))]
+    most = int(detector.metadata.get("detections_per_image", 0))
+    for side in sides:
+        if 0 < most <= len(side["scores"]):
+            thresholds.append(float(side["scores"].min()))
+    return thresholds
+
+
+def parity_blocks(rows: Sequence[Parity], runtime: str) -> list[RenderableType]:
+    """A table with a line per image (how many images ran together, detections on both sides, the largest difference of
+    a score, the least overlaps), and, where the two differ, what the differences are."""
+    masks = any(row.report.mask_iou is not None for row in rows)
+    numbers = ("batch", "eager", runtime, "score diff", "box IoU", *(("mask IoU",) if masks else ()))
+    made = table("image", *numbers, "verdict", title=f"the model and {runtime}", right=numbers)
+    for row in rows:
+        report = row.report
+        cells = [str(row.batch), str(report.expected), str(report.actual)]
+        cells.append("-" if report.score is None else f"{report.score:.1e}")
+        for overlap in (report.box_iou, *((report.mask_iou,) if masks else ())):
+            cells.append("-" if overlap is None else f"{overlap:.4f}")
+        made.add_row(row.image, *cells, "agrees" if report.agrees else "DIFFERS")
+    problems = [
+        f"{row.image}, batch of {row.batch}: {row.report.problem}" for row in rows if not row.report.agrees
+    ]
+    return [made, *(["\n".join(problems)] if problems else [])]

@@ -1,0 +1,229 @@
+"""The command line: export, run, show, passes, demo.
+
+What the user can mend is one message, `detc: error: ...`, and exit status 2; a check that finds a difference is
+status 1. A fault of detc's own keeps its traceback.
+"""
+
+# torch takes seconds to import: the modules that need it are imported by the commands, so that --help and mistyped
+# options need not wait for it.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from rich_argparse import RichHelpFormatter
+
+from .terminal import Stages, output, print_blocks
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"detc: error: {message} (see '{self.prog} --help')\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    stages = Stages(live=not getattr(options, "print_after", None))
+    try:
+        # Most commands need torch in the end, and its import is the first thing that takes long.
+        with stages.stage("import torch"):
+            from detc.ir import InputError
+        try:
+            status = int(options.command(options, stages))
+            sys.stdout.flush()
+            return status
+        except InputError as error:
+            print(f"detc: error: {error}", file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        print("detc: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`detc show | head`): nothing is wrong, and nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="detc",
+        description="The compiler for object-detection models: detectron2 checkpoints to files that run.",
+        formatter_class=RichHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"detc {version('detc')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_export(commands)
+    _add_run(commands)
+    show = _command(commands, "show", _show, "Print the captured IR of a detector.")
+    _add_model_options(show)
+    _command(commands, "passes", _passes, "List the targets and the passes of their pipelines.")
+    demo = _command(
+        commands,
+        "demo",
+        _demo,
+        "Compile the bundled model, run it, and show that it agrees with the original.",
+    )
+    demo.add_argument(
+        "--output", type=Path, metavar="DIR", default=Path("demo-output"),
+        help="where to write the picture, the ONNX file and the IR; default: demo-output",
+    )  # fmt: skip
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    function: Callable[[argparse.Namespace, Stages], int],
+    summary: str,
+) -> _Parser:
+    made = commands.add_parser(name, help=summary, description=summary, formatter_class=RichHelpFormatter)
+    made.set_defaults(command=function)
+    return made
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="detectron2 config (YAML)")
+    add("--weights", required=True, metavar="FILE", help="checkpoint: .pth, .pkl or .safetensors")
+    add(
+        "--class-names",
+        metavar="A,B,...",
+        help="the classes' names in order; default: COCO's for a COCO model",
+    )
+
+
+def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "export", _export, "Compile a trained detector to a file.")
+    _add_model_options(parser)
+    add = parser.add_argument
+    add(
+        "--target",
+        default="onnx",
+        metavar="TARGET",
+        help="what to compile to, see 'detc passes'; default: onnx",
+    )
+    add("--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    add(
+        "--postprocess", action="store_true",
+        help="give detections in the pixels of an output image; its size is a further input, 'output_size'",
+    )  # fmt: skip
+    add(
+        "--masks", choices=("roi", "pasted"), default="roi",
+        help="a grid of probabilities per box, or bitmaps of the output image; default: roi",
+    )  # fmt: skip
+    add("--dump-ir", type=Path, metavar="DIR", help="write the IR after each pass to numbered files")
+    add(
+        "--print-after", metavar="PASS", action="append", default=[],
+        help="print the IR after a pass, or after 'all'; can be given several times",
+    )  # fmt: skip
+    add(
+        "--check", metavar="IMAGE", nargs="+", default=[],
+        help="run model and file on these images, alone and as a batch; exit with 1 if they differ",
+    )  # fmt: skip
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(commands, "run", _run, "Run a compiled detector on a picture.")
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="a file that 'detc export' wrote")
+    add("image", type=Path, metavar="IMAGE", help="the picture")
+    add("--output", type=Path, metavar="FILE", help="write the picture with the detections drawn in")
+    add("--json", metavar="FILE", help="write all detections as JSON ('-': to standard output)")
+    add(
+        "--min-score", type=float, metavar="S", default=0.5,
+        help="the least score of detections in the picture and the table; default: 0.5",
+    )  # fmt: skip
+
+
+def _class_names(options: argparse.Namespace) -> list[str] | None:
+    from detc.ir import InputError
+
+    if options.class_names is None:
+        return None
+    names = [name.strip() for name in options.class_names.split(",")]
+    if not all(names):
+        raise InputError(f"a name is empty in --class-names {options.class_names}")
+    return names
+
+
+def _export(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .export import Export, export
+
+    request = Export(
+        config=options.config,
+        weights=options.weights,
+        output=options.output,
+        target=options.target,
+        postprocess=options.postprocess,
+        masks=options.masks,
+        class_names=_class_names(options),
+        dump_ir=options.dump_ir,
+        print_after=options.print_after,
+        check=options.check,
+    )
+    return export(request, stages)
+
+
+def _run(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .detections import detection_table, to_json, write_json
+        from .images import check_image_name, read_image, save_image
+        from .load import load_artifact
+        from .picture import draw
+
+    if options.output:
+        check_image_name(options.output)
+    image = read_image(options.image)
+    with stages.stage("load the model"):
+        detector = load_artifact(options.model)
+    with stages.stage("run"):
+        instances = detector.predict(image)
+    shown = instances[instances.scores >= options.min_score]
+    if options.output:
+        save_image(draw(image, shown, detector.class_names), options.output)
+    if options.json:
+        found = to_json(instances, detector.class_names, str(options.image))
+        if options.json == "-":
+            print(json.dumps(found, indent=2))
+            return 0
+        write_json(found, options.json)
+    title = f"{options.image.name}, score {options.min_score} or more"
+    output().print(detection_table(shown, len(instances), detector.class_names, title))
+    return 0
+
+
+def _show(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from detc.frontend import capture, load_model
+
+    with stages.stage("load the model"):
+        model = load_model(options.config, options.weights)
+    with stages.stage("capture"):
+        graph = capture(model, class_names=_class_names(options))
+    print(graph, end="")
+    return 0
+
+
+def _passes(_: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .targets import pass_tables
+
+    print_blocks(*pass_tables())
+    return 0
+
+
+def _demo(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .demo import demo
+
+    return demo(options.output, stages)

@@ -1,0 +1,47 @@
+"""The targets and their pipelines as tables, for `detc passes`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from detc.passes import Pass
+
+from .api import TARGETS, pipeline
+from .terminal import table
+
+_VARIANTS: dict[str, dict[str, object]] = {
+    "without --postprocess": {},
+    "with --postprocess": {"postprocess": True},
+    "with --masks pasted": {"postprocess": True, "masks": "pasted"},
+}
+
+
+def pass_tables() -> Iterator[Table]:
+    """For each target, its passes in order: the name, what it does, and when it runs if not always."""
+    for target in TARGETS:
+        made = table("#", "pass", "what it does", "when", title=f"target {target}", right=("#",))
+        for number, (step, when) in enumerate(_merged(target), 1):
+            made.add_row(str(number), step.spec, step.summary, when)
+        yield made
+
+
+def _merged(target: str) -> list[tuple[Pass, str]]:
+    """The passes of all variants of a target's pipeline in one order; each with the variants it is in, if not all."""
+    order: list[tuple[Pass, int]] = []
+    members: dict[tuple[Pass, int], list[str]] = {}
+    for variant, options in _VARIANTS.items():
+        seen: Counter[Pass] = Counter()
+        position = 0
+        for step in pipeline(target, **options):  # type: ignore[arg-type]
+            # A pass can stand in a pipeline twice: its occurrences are told apart.
+            key = (step, seen[step])
+            seen[step] += 1
+            if key not in members:
+                order.insert(position, key)
+                members[key] = []
+            position = order.index(key) + 1
+            members[key].append(variant)
+    return [(key[0], "" if len(members[key]) == len(_VARIANTS) else ", ".join(members[key])) for key in order]

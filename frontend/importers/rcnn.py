@@ -1,0 +1,64 @@
+"""Meta-architectures (detectron2 modeling/meta_arch)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from detc.ir import UnsupportedError, Value
+
+from ..capture import Capture, Images, importer
+
+MASK_THRESHOLD = 0.5
+"""From which probability on a pixel belongs to a mask (detectron2's detector_postprocess)."""
+
+
+def normalized_images(capture: Capture, model: Any) -> Images:
+    """The graph's image inputs, and the normalized batch."""
+    backbone = model.backbone
+    if dict(backbone.padding_constraints).get("square_size", 0):
+        raise UnsupportedError(
+            f"{type(backbone).__name__}: a backbone that wants square padding is not supported"
+        )
+    mean = [float(x) for x in model.pixel_mean.flatten()]
+    std = [float(x) for x in model.pixel_std.flatten()]
+    data, im_info = capture.image_inputs(len(mean), backbone.size_divisibility)
+    capture.graph.metadata.update(
+        size_divisibility=int(backbone.size_divisibility),
+        input_format=getattr(model, "input_format", None) or "BGR",
+        pixel_mean=mean,
+        pixel_std=std,
+    )
+    images = capture.build.det.normalize(data, im_info, mean=mean, std=std)
+    images.name = "images"
+    return Images(images, im_info)
+
+
+def backbone_features(capture: Capture, backbone: nn.Module, images: Images) -> dict[str, Value]:
+    """What the backbone gives, each map named as the backbone names it."""
+    features: dict[str, Value] = capture.call(backbone, images.tensor)
+    for name, value in features.items():
+        value.name = name
+    return features
+
+
+@importer("GeneralizedRCNN", relies_on=("forward", "inference", "preprocess_image", "_postprocess"))
+def generalized_rcnn(capture: Capture, model: Any) -> None:
+    """Backbone, proposals, heads, postprocessing. The output `instances` has detectron2's fields."""
+    images = normalized_images(capture, model)
+    features = backbone_features(capture, model.backbone, images)
+    if model.proposal_generator is None:
+        raise UnsupportedError(
+            "a model without a proposal generator (MODEL.PROPOSAL_GENERATOR.NAME: PrecomputedProposals) "
+            "takes its proposals from a file; export one with an RPN"
+        )
+    proposals = capture.call(model.proposal_generator, images, features)
+    detections = capture.call(model.roi_heads, images, features, proposals)
+    output_size = capture.output_size_input()
+    instances = capture.build.det.postprocess(
+        detections, images.im_info, output_size, mask_threshold=MASK_THRESHOLD
+    )
+    instances.name = "instances"
+    capture.graph.metadata["mask_threshold"] = MASK_THRESHOLD
+    capture.graph.set_outputs({"instances": instances})

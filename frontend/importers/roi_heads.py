@@ -1,0 +1,119 @@
+"""ROI heads and their parts (detectron2 modeling/roi_heads, modeling/poolers.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detc.ir import UnsupportedError, Value
+
+from ..capture import Capture, Images, importer
+
+
+@importer("ROIPooler", relies_on=("forward",))
+def roi_pooler(
+    capture: Capture, pooler: Any, features: list[Value], boxes: Value, batch_index: Value
+) -> Value:
+    """Each box's features [R,C,oh,ow]."""
+    levels = list(pooler.level_poolers)
+    kind = type(levels[0]).__name__
+    if kind == "ROIAlign":
+        pooler_type = "ROIAlignV2" if levels[0].aligned else "ROIAlign"
+    elif kind in ("RoIPool", "ROIPool"):
+        pooler_type = "ROIPool"
+    else:
+        raise UnsupportedError(f"{capture.path(pooler)}: pooling by {kind} is not supported")
+    pooled: Value = capture.build.det.roi_pool(
+        features,
+        boxes,
+        batch_index,
+        output_size=tuple(int(s) for s in pooler.output_size),
+        scales=tuple(float(level.spatial_scale) for level in levels),
+        sampling_ratio=int(getattr(levels[0], "sampling_ratio", 0)),
+        pooler_type=pooler_type,
+        canonical_box_size=int(pooler.canonical_box_size),
+        canonical_level=int(pooler.canonical_level),
+    )
+    return pooled
+
+
+@importer("FastRCNNOutputLayers", relies_on=("inference", "predict_boxes", "predict_probs"))
+def fast_rcnn_output_layers(
+    capture: Capture, predictor: Any, features: Value, boxes: Value, batch_index: Value, im_info: Value
+) -> Value:
+    """Detections as instances: pred_boxes, scores, pred_classes, batch_index."""
+    logits, deltas = capture.trace(predictor, features)
+    build = capture.build
+    scores = (
+        build.aten.sigmoid(logits) if predictor.use_sigmoid_ce else build.aten.softmax.int(logits, dim=-1)
+    )
+    transform = predictor.box2box_transform
+    decoded = build.det.apply_deltas(
+        deltas,
+        boxes,
+        weights=[float(w) for w in transform.weights],
+        scale_clamp=float(transform.scale_clamp),
+    )
+    capture.graph.metadata.update(
+        num_classes=int(predictor.num_classes),
+        score_thresh=float(predictor.test_score_thresh),
+        nms_thresh=float(predictor.test_nms_thresh),
+        detections_per_image=int(predictor.test_topk_per_image),
+    )
+    found = build.det.box_inference(
+        decoded,
+        scores,
+        batch_index,
+        im_info,
+        score_thresh=float(predictor.test_score_thresh),
+        nms_thresh=float(predictor.test_nms_thresh),
+        topk_per_image=int(predictor.test_topk_per_image),
+    )
+    return _detections(capture, *found)
+
+
+def _detections(capture: Capture, boxes: Value, scores: Value, classes: Value, batch_index: Value) -> Value:
+    detections: Value = capture.build.instances.make(
+        [batch_index, boxes, scores, classes], names=("batch_index", "pred_boxes", "scores", "pred_classes")
+    )
+    detections.name = "detections"
+    return detections
+
+
+@importer("BaseMaskRCNNHead", relies_on=("forward",))
+def mask_head(capture: Capture, head: Any, features: Value, classes: Value) -> Value:
+    """Each detection's mask as probabilities f32[D,1,S,S]."""
+    logits = capture.trace(head.layers, features, module=head)
+    masks: Value = capture.build.det.mask_inference(logits, classes)
+    return masks
+
+
+@importer(
+    "StandardROIHeads",
+    relies_on=("forward", "_forward_box", "_forward_mask", "_forward_keypoint", "forward_with_given_boxes"),
+)
+def standard_roi_heads(
+    capture: Capture, heads: Any, images: Images, features: dict[str, Value], proposals: Value
+) -> Value:
+    """Detections as instances, with pred_masks f32[D,1,S,S] where the model predicts masks."""
+    get, maps = capture.build.instances.get, [features[name] for name in heads.box_in_features]
+    boxes, batch_index = get(proposals, field="proposal_boxes"), get(proposals, field="batch_index")
+    pooled = capture.call(heads.box_pooler, maps, boxes, batch_index)
+    box_features = capture.call(heads.box_head, pooled)
+    detections: Value = capture.call(heads.box_predictor, box_features, boxes, batch_index, images.im_info)
+    if getattr(heads, "keypoint_on", False):
+        raise UnsupportedError(f"{capture.path(heads)}: keypoint heads are not supported")
+    if getattr(heads, "mask_on", False):
+        detections = _with_masks(capture, heads, features, detections)
+    return detections
+
+
+def _with_masks(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
+    if heads.mask_pooler is None:
+        raise UnsupportedError(f"{capture.path(heads)}: a mask head without a pooler is not supported")
+    get, maps = capture.build.instances.get, [features[name] for name in heads.mask_in_features]
+    boxes, batch_index = get(detections, field="pred_boxes"), get(detections, field="batch_index")
+    pooled = capture.call(heads.mask_pooler, maps, boxes, batch_index)
+    masks = capture.call(heads.mask_head, pooled, get(detections, field="pred_classes"))
+    result: Value = capture.build.instances.set(detections, masks, field="pred_masks")
+    result.name = "detections"
+    return result

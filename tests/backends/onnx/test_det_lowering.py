@@ -1,0 +1,303 @@
+"""Each det op's lowering against the op's own body: in the interpreter, and as a file in onnxruntime and OpenVINO.
+
+One graph serves all inputs of a case: batches of several sizes, images without a row, rows that are not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import openvino
+import pytest
+import torch
+
+from detc.backends.onnx import OnnxRuntimeModel, emit
+from detc.backends.onnx.lower import LowerToOnnx
+from detc.backends.onnx.lower.det_pooling import level_thresholds
+from detc.ir import Builder, Graph, TensorType, run, symbol, verify
+from detc.ir.dialects.pooling import assign_levels
+from detc.passes.base import Context
+
+F32, I64 = torch.float32, torch.int64
+N, H, W, R = (symbol(name) for name in "NHWR")
+Inputs = dict[str, torch.Tensor]
+
+
+def f32(*shape: object) -> TensorType:
+    return TensorType(F32, shape)
+
+
+def i64(*shape: object) -> TensorType:
+    return TensorType(I64, shape)
+
+
+@dataclass
+class Case:
+    build: Callable[..., object]
+    inputs: dict[str, TensorType]
+    runs: list[Inputs]
+    exact: bool = False
+
+    def graph(self) -> Graph:
+        graph = Graph("case", level="flat")
+        values = [graph.add_input(name, type) for name, type in self.inputs.items()]
+        made = self.build(Builder(graph), *values)
+        results = made if isinstance(made, tuple) else (made,)
+        graph.set_outputs({f"out{i}": value for i, value in enumerate(results)})
+        verify(graph)
+        return graph
+
+
+def boxes(count: int, size: float = 100.0) -> torch.Tensor:
+    corner = torch.rand(count, 2) * size
+    return torch.cat([corner, corner + torch.rand(count, 2) * size + 1], 1)
+
+
+def info(*sizes: tuple[float, float]) -> torch.Tensor:
+    return torch.tensor([[*size, 1.0] for size in sizes])
+
+
+def normalize() -> Case:
+    def build(b, data, im_info):
+        return b.det.normalize(data, im_info, mean=(103.5, 116.25, 123.0), std=(57.0, 1.0, 58.5))
+
+    runs = [
+        {"data": torch.rand(2, 3, 33, 65) * 255, "im_info": info((20, 65), (33, 40))},
+        {"data": torch.rand(1, 3, 8, 8) * 255, "im_info": info((8, 8))},
+    ]
+    return Case(build, {"data": f32(N, 3, H, W), "im_info": f32(N, 3)}, runs)
+
+
+RPN = {"weights": (1.0, 1.0, 1.0, 1.0), "scale_clamp": 4.1, "nms_thresh": 0.7, "min_box_size": 2.0}
+CELLS = [[-8.0, -8, 8, 8], [-4, -16, 4, 16], [-16, -4, 16, 4]]
+
+
+def rpn_inputs(images: int, height: int, width: int) -> Inputs:
+    def level(h: int, w: int, i: int) -> Inputs:
+        return {f"l{i}": torch.randn(images, 3, h, w), f"d{i}": torch.randn(images, 12, h, w) * 0.3}
+
+    sizes = info(*[(height * 4.0 - 3, width * 4.0)] * images)
+    return {**level(height, width, 0), **level(height // 2, width // 2, 1), "im_info": sizes}
+
+
+def joint(b, logits, deltas):
+    """Maps [N,3,h,w] and [N,12,h,w] as [N,15,h,w]: for each anchor its logit and its deltas."""
+    parts = []
+    for anchor in range(3):
+        parts.append(b.aten.slice.Tensor(logits, dim=1, start=anchor, end=anchor + 1))
+        parts.append(b.aten.slice.Tensor(deltas, dim=1, start=4 * anchor, end=4 * anchor + 4))
+    return b.aten.cat(parts, dim=1)
+
+
+def rpn(form: str) -> Case:
+    def build(b, l0, d0, l1, d1, im_info):
+        cells = b.constant(CELLS)
+        limits = {"pre_nms_topk": 60, "post_nms_topk": 40}
+        if form == "dense":
+            maps = [joint(b, logits, deltas) for logits, deltas in ((l0, d0), (l1, d1))]
+            return b.det.dense_proposals(
+                maps, [cells, cells], im_info, strides=(4, 8), offset=0.5, **RPN, **limits
+            )
+        if form == "grid":
+            return b.det.grid_proposals(
+                [l0, l1], [d0, d1], [cells, cells], im_info, strides=(4, 8), offset=0.5, **RPN, **limits
+            )
+        anchors = [b.det.anchors(m, cells, stride=s, offset=0.5) for m, s in ((l0, 4), (l1, 8))]
+        return b.det.rpn_proposals([l0, l1], [d0, d1], anchors, im_info, **RPN, **limits)
+
+    types = {"l0": f32(N, 3, H, W), "d0": f32(N, 12, H, W), "l1": f32(N, 3, H // 2, W // 2)}
+    types |= {"d1": f32(N, 12, H // 2, W // 2), "im_info": f32(N, 3)}
+    broken = rpn_inputs(2, 8, 8)
+    broken["d0"][0, 3, 2, 2] = float("nan")
+    broken["d0"][1, 4, 1, 1] = float("inf")
+    broken["l1"][0, 1, 1, 1] = float("-inf")
+    everywhere_empty = rpn_inputs(2, 4, 4)
+    everywhere_empty["im_info"][1, :2] = 1.0  # nothing in this image is longer than min_box_size
+    return Case(
+        build,
+        types,
+        [rpn_inputs(1, 16, 20), rpn_inputs(3, 7, 5), rpn_inputs(2, 2, 2), broken, everywhere_empty],
+    )
+
+
+def single_level_rpn() -> Case:
+    def build(b, l0, d0, im_info):
+        limits = {"pre_nms_topk": 50, "post_nms_topk": 1000}
+        cells = b.constant(CELLS)
+        return b.det.grid_proposals([l0], [d0], [cells], im_info, strides=(16,), offset=0.0, **RPN, **limits)
+
+    def inputs(n: int, h: int, w: int) -> Inputs:
+        sizes = info(*[(h * 16.0, w * 16.0)] * n)
+        return {"l0": torch.randn(n, 3, h, w), "d0": torch.randn(n, 12, h, w) * 0.3, "im_info": sizes}
+
+    types = {"l0": f32(N, 3, H, W), "d0": f32(N, 12, H, W), "im_info": f32(N, 3)}
+    return Case(build, types, [inputs(1, 6, 5), inputs(2, 9, 3)])
+
+
+def detections(classes: int, agnostic: bool, limit: int, threshold: float) -> Case:
+    columns = 4 if agnostic else 4 * classes
+
+    def build(b, deltas, given, scores, batch_index, im_info):
+        decoded = b.det.apply_deltas(deltas, given, weights=(10.0, 10.0, 5.0, 5.0), scale_clamp=4.1)
+        options = {"score_thresh": threshold, "nms_thresh": 0.5, "topk_per_image": limit}
+        return b.det.box_inference(decoded, scores, batch_index, im_info, **options)
+
+    def inputs(*rows: int) -> Inputs:
+        count = sum(rows)
+        return {
+            "deltas": torch.randn(count, columns),
+            "given": boxes(count),
+            "scores": torch.randn(count, classes + 1).mul(2).softmax(1),
+            "batch_index": torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(rows)),
+            "im_info": info(*[(120.0, 130.0)] * len(rows)),
+        }
+
+    broken = inputs(12, 9)
+    broken["deltas"][3, 2] = float("nan")
+    broken["deltas"][4, 1] = float("inf")
+    broken["scores"][15] = float("nan")
+    nothing = inputs(8, 8)
+    nothing["scores"][:8, :-1] = 0.0  # the first image has only background
+    types = {
+        "deltas": f32(R, columns),
+        "given": f32(R, 4),
+        "scores": f32(R, classes + 1),
+        "batch_index": i64(R),
+    }
+    return Case(
+        build, {**types, "im_info": f32(N, 3)}, [inputs(50), inputs(30, 0, 20), inputs(0, 0), broken, nothing]
+    )
+
+
+def pooling(levels: int, pooler_type: str, sampling_ratio: int) -> Case:
+    scales = tuple(0.25 / 2**i for i in range(levels))
+
+    def build(b, given, batch_index, *features):
+        return b.det.roi_pool(
+            list(features),
+            given,
+            batch_index,
+            output_size=(7, 5),
+            scales=scales,
+            sampling_ratio=sampling_ratio,
+            pooler_type=pooler_type,
+            canonical_box_size=56,
+            canonical_level=3,
+        )
+
+    def inputs(images: int, rows: int) -> Inputs:
+        features = {f"f{i}": torch.randn(images, 4, 32 >> i, 48 >> i) for i in range(levels)}
+        return {"given": boxes(rows, 60), "batch_index": torch.randint(0, images, (rows,)), **features}
+
+    types = {"given": f32(R, 4), "batch_index": i64(R)}
+    types |= {f"f{i}": f32(N, 4, H // 2**i, W // 2**i) for i in range(levels)}
+    return Case(build, types, [inputs(1, 20), inputs(3, 33), inputs(2, 1), inputs(2, 0)])
+
+
+def masks(classes: int) -> Case:
+    def build(b, logits, labels):
+        return b.det.mask_inference(logits, labels)
+
+    runs = [
+        {"logits": torch.randn(n, classes, 6, 6), "labels": torch.randint(0, classes, (n,))} for n in (5, 0)
+    ]
+    return Case(build, {"logits": f32(R, classes, 6, 6), "labels": i64(R)}, runs)
+
+
+def postprocessing() -> Case:
+    def build(b, probabilities, given, batch_index, im_info, output_size):
+        placed = b.det.rescale_boxes(given, batch_index, im_info, output_size)
+        pasted = b.det.paste_masks(probabilities, placed, batch_index, output_size, threshold=0.5)
+        return placed, b.det.nonempty(placed), pasted
+
+    def inputs(images: int, rows: int) -> Inputs:
+        index = torch.randint(0, images, (rows,)).sort()[0]
+        given = boxes(rows)
+        given[::4] += 500.0  # outside of the image: clipped to nothing
+        return {
+            "probabilities": torch.rand(rows, 1, 28, 28),
+            "given": given,
+            "batch_index": index,
+            "im_info": info(*[(200.0, 220.0)] * images),
+            "output_size": torch.tensor([[301, 280]] * images),
+        }
+
+    types = {
+        "probabilities": f32(R, 1, 28, 28),
+        "given": f32(R, 4),
+        "batch_index": i64(R),
+        "im_info": f32(N, 3),
+    }
+    inside = inputs(1, 6)
+    inside["given"] = boxes(6, 50)
+    return Case(build, {**types, "output_size": i64(N, 2)}, [inside])
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "normalize": normalize,
+    "rpn": lambda: rpn("anchors"),
+    "rpn-grid": lambda: rpn("grid"),
+    "rpn-dense": lambda: rpn("dense"),
+    "rpn-one-level": single_level_rpn,
+    "detections": lambda: detections(5, False, 17, 0.05),
+    "detections-class-agnostic": lambda: detections(5, True, 17, 0.05),
+    "detections-one-class": lambda: detections(1, False, 17, 0.3),
+    "detections-unlimited": lambda: detections(3, False, -1, 0.05),
+    "pooling-v2": lambda: pooling(3, "ROIAlignV2", 0),
+    "pooling-v1-two-samples": lambda: pooling(3, "ROIAlign", 2),
+    "pooling-one-level": lambda: pooling(1, "ROIAlignV2", 0),
+    "masks": lambda: masks(3),
+    "masks-class-agnostic": lambda: masks(1),
+    "postprocessing": postprocessing,
+}
+
+
+def assert_same(expected: dict[str, torch.Tensor], actual: dict[str, object], where: str) -> None:
+    for name, want in expected.items():
+        got = torch.as_tensor(np.asarray(actual[name]))
+        assert got.shape == want.shape, f"{where}: {name} is {list(got.shape)}, not {list(want.shape)}"
+        assert got.dtype == want.dtype, f"{where}: {name} is {got.dtype}, not {want.dtype}"
+        torch.testing.assert_close(
+            got, want, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{where}: {n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_lowering_agrees_with_the_body(name):
+    torch.manual_seed(7)
+    case = CASES[name]()
+    graph = case.graph()
+    lowered = graph.clone()
+    LowerToOnnx().apply(lowered, Context("lower-to-onnx"))
+    verify(lowered)
+    content = emit(lowered).to_bytes()
+    session = OnnxRuntimeModel(content)
+    # OpenVINO computes in bfloat16 by default where the processor can; parity is a matter of float32.
+    core = openvino.Core().compile_model(
+        openvino.Core().read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    taken = {name for port in core.inputs for name in port.get_names()}
+    for number, inputs in enumerate(case.runs):
+        expected = run(graph, inputs)
+        assert_same(expected, run(lowered, inputs), f"interpreter, inputs {number}")
+        assert_same(expected, session.run(inputs), f"onnxruntime, inputs {number}")
+        if not all(torch.isfinite(v).all() for v in inputs.values()):
+            continue  # OpenVINO's comparisons hold for NaN too: it promises nothing for such numbers
+        values = core({k: v.numpy() for k, v in inputs.items() if k in taken})
+        assert_same(expected, {k: values[k] for k in expected}, f"openvino, inputs {number}")
+
+
+@pytest.mark.parametrize(("size", "level"), [(224, 4), (112, 4), (56, 3)])
+def test_level_thresholds_are_exact(size, level):
+    """Comparing areas with the thresholds gives the reference's level for boxes around every threshold."""
+    scales = (0.25, 0.125, 0.0625, 0.03125)
+    thresholds = torch.tensor(level_thresholds(scales, size, level))
+    bits = thresholds.view(torch.int32)
+    areas = torch.cat([(bits + step).view(torch.float32) for step in range(-4, 5)])
+    given = torch.stack(
+        [torch.zeros_like(areas), torch.zeros_like(areas), torch.ones_like(areas), areas], dim=1
+    )
+    expected = assign_levels(given, scales, size, level)
+    assert torch.equal((areas[:, None] >= thresholds).sum(dim=1), expected)
