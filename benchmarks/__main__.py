@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is measured (%(default)s)")
-    parser.add_argument("--work", type=Path, help="keep the files here, and use what is here (a temporary folder)")
+    parser.add_argument(
+        "--work", type=Path, help="keep the files here, and use what is here (a temporary folder)"
+    )
     parser.add_argument("--output", type=Path, help="where to write the tables (RESULTS.md if all parts run)")
     options = parser.parse_args(arguments)
     unknown = [part for part in options.parts if part not in PARTS]

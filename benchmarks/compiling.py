@@ -14,7 +14,15 @@ from .worker import TaskError, measure
 
 def files(work: Path) -> dict[str, Path]:
     """Where the parts find each other's files."""
-    names = ("weights.pt", "ours.onnx", "ours_raw.onnx", "small.onnx", "small_raw.onnx", "peer.onnx", "dynamo.onnx")
+    names = (
+        "weights.pt",
+        "ours.onnx",
+        "ours_raw.onnx",
+        "small.onnx",
+        "small_raw.onnx",
+        "peer.onnx",
+        "dynamo.onnx",
+    )
     return {name.split(".")[0]: work / name for name in names}
 
 
@@ -59,7 +67,9 @@ def run(work: Path, rounds: int) -> list[Section]:
             "Peak resident memory of building, compiling and saving, less that after the imports, in multiples of the "
             "weights' bytes; the model's own weights count.",
             [
-                at_most(f"full-size ({full[0]['weights_mb']:.0f} MB)", median(r["memory"] for r in full), 2.5),
+                at_most(
+                    f"full-size ({full[0]['weights_mb']:.0f} MB)", median(r["memory"] for r in full), 2.5
+                ),
                 Row(
                     f"small ({small[0]['weights_mb']:.1f} MB)",
                     f"{median(r['memory'] for r in small):.2f}x",
@@ -99,7 +109,7 @@ def _time(
         shares.append((name, *(f"{s:.2f} s, {s / total:.0%}" for s in stages.values())))
     return Section(
         "Compile time",
-        "`detc.compile(model, postprocess=True, masks=\"pasted\")` and `save`, verified after each pass as by default, "
+        '`detc.compile(model, postprocess=True, masks="pasted")` and `save`, verified after each pass as by default, '
         "against `torch.onnx.export(..., dynamo=False)` of torchvision's `maskrcnn_resnet50_fpn`; each in a fresh "
         "process, after the imports and with the model built.",
         rows,

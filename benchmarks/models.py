@@ -100,7 +100,9 @@ def _calibrate(model: nn.Module) -> None:
     nn.init.normal_(rpn.bbox_pred.weight, std=_RPN_DELTAS_STD)
     # Batch statistics of one picture: each normalization then gives unit variance.
     picture = peer_image(image(1))[None]
-    mean, std = (torch.tensor(v)[:, None, None] for v in (model.transform.image_mean, model.transform.image_std))
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (model.transform.image_mean, model.transform.image_std)
+    )
     norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0

@@ -80,7 +80,9 @@ def show(sections: Iterable[Section]) -> None:
     console = Console()
     colors = {"pass": "green", "FAIL": "bold red", "": ""}
     for section in sections:
-        table = Table(title=section.title, title_justify="left", caption=section.about, caption_justify="left")
+        table = Table(
+            title=section.title, title_justify="left", caption=section.about, caption_justify="left"
+        )
         for name in ("what", "measured", "target", ""):
             table.add_column(name, justify="right" if name == "measured" else "left")
         for row in section.rows:
