@@ -73,11 +73,9 @@ def compile_ours(options: argparse.Namespace) -> dict[str, Any]:
     """
     import onnx  # noqa: F401
     import torchvision  # noqa: F401
-    from detc.frontend import capture
 
     from detc.api import emit, pipeline
-
-    import detc
+    from detc.frontend import capture
 
     baseline = peak_bytes()
     model = models.MODELS[options.model]()

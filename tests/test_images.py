@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detc.frontend.detectron2.dataset import COCO_CLASSES, known_class_names
-from detc.frontend.structures import Boxes, Instances
 from PIL import Image
 
 import detc
 from detc.detections import run_lengths
+from detc.frontend.detectron2.dataset import COCO_CLASSES, known_class_names
+from detc.frontend.structures import Boxes, Instances
 from detc.images import model_input, read_image, save_image
 from detc.picture import draw
 from tests import parity, zoo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from checks import graph_of, joined, random_inputs
+
 from detc.ir import (
     Builder,
     Graph,
