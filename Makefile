@@ -31,7 +31,7 @@ types: $(INSTALLED) $(PACKAGE)/complete
 
 # The last step, so that pytest's summary stands at the end.
 unit: $(INSTALLED) lint types
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detc needs Python 3.10 or later; set PYTHON to one")'

@@ -297,6 +297,8 @@ class Instances:
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
             super().__setattr__(name, value)
+        elif name == "image_size":
+            raise AttributeError("the image_size of Instances cannot be changed")
         else:
             self.set(name, value)
 

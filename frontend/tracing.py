@@ -11,6 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+from torch.fx import traceback as fx_traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
 from detc.ir import Builder, DetcError, Dim, IRError, TensorType, UnsupportedError, Value, freeze
 from detc.ir.aten import (
     default_of,
@@ -24,12 +31,6 @@ from detc.ir.aten import (
 from detc.ir.ops import get_op
 from detc.ir.symbolic import SymbolicShapes
 from detc.ir.types import type_symbols
-from torch import nn
-from torch.fx import GraphModule
-from torch.fx import Node as FxNode
-from torch.fx import traceback as fx_traceback
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
 _IGNORED_ARGUMENTS = {"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"}
 _NO_EFFECT_ON_VALUES = ("aten._assert_async", "aten.sym_constrain_range", "aten._assert_scalar")

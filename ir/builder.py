@@ -51,7 +51,7 @@ class Builder:
         tensor = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=dtype)
         return self.graph.constant(tensor)
 
-    def call(self, op: Op | str, *operands: Any, **attributes: Any) -> Any:
+    def call(self, op: Op | str, /, *operands: Any, **attributes: Any) -> Any:
         """Make a node. Returns its value, or a tuple of its values when there are several.
 
         Errors:
@@ -116,7 +116,7 @@ class _Call:
             raise AttributeError(overload)
         return _Call(self._builder, f"{self._name}.{overload}")
 
-    def __call__(self, *operands: Any, **attributes: Any) -> Any:
+    def __call__(self, /, *operands: Any, **attributes: Any) -> Any:
         return self._builder.call(self._name, *operands, **attributes)
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from .dims import Dim, Symbol, SymExpr, evaluate, floor_div, maximum, minimum, mod, symbol
 from .errors import IRError
 from .graph import Attribute
+from .ops import Fresh
 from .types import DTYPE_NAMES, TensorType
 
 # Torch decides a question about sizes (is this dimension 1? are these two equal?) on example values. Large
-# primes # that differ from each other give the answer that holds for sizes in general, and no size of the
-# model # enters.
+# primes that differ from each other give the answer that holds for sizes in general, and no size of the
+# model enters.
 _EXAMPLES = [p for p in range(1009, 4000) if all(p % q for q in range(2, 64))]
 
 
@@ -90,6 +93,9 @@ class SymbolicShapes:
             return self._back[expr]
         if expr.is_Integer:
             return int(expr)
+        if expr.is_Symbol and symbol_is_type(expr, SymT.UNBACKED_INT):
+            # A size that depends on the data, such as the number of rows of a nonzero.
+            return Fresh(str(expr))
         args = expr.args
         match type(expr).__name__:
             case "Add":
@@ -120,6 +126,13 @@ class SymbolicShapes:
                 numerator, divisor = (self._from_sympy(a) for a in args[0].args)
                 up = type(expr).__name__ == "CeilToInt"
                 return floor_div(numerator + (divisor - 1) if up else numerator, divisor)
+            case "TruncToInt" | "FloorToInt" if type(args[0]).__name__ == "Mul" and len(args[0].args) == 2:
+                factor, number = args[0].args
+                if factor.is_Float and type(number).__name__ == "ToFloat":
+                    # A size times a factor such as 1.5, rounded down.
+                    ratio = Fraction(float(factor))
+                    product = self._from_sympy(number.args[0]) * ratio.numerator
+                    return floor_div(product, ratio.denominator)
             case "Max":
                 return maximum(*(self._from_sympy(a) for a in args))
             case "Min":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from .builder import infer_types
 from .dims import Dim, SymExpr
@@ -11,7 +12,7 @@ from .graph import Constant, Graph, Node, Value
 from .ops import FRESH_PREFIX
 from .printer import GraphPrinter
 from .spec import Spec, get_spec
-from .types import InstancesType, ListType, TensorType, TupleType, Type
+from .types import InstancesType, ListType, TensorType, TupleType, Type, type_symbols
 
 _WINDOW = 3
 
@@ -27,16 +28,18 @@ def verify(graph: Graph, *, after: str = "") -> None:
     except IRError as error:
         raise VerificationError(str(error)) from None
     defined: set[int] = {id(v) for v in graph.inputs}
+    sizes = {s.name for v in graph.inputs for s in type_symbols(v.type)}
     if len({v.name for v in graph.inputs}) != len(graph.inputs):
         raise VerificationError("two inputs have the same name")
     for name, weight in graph.weights.items():
         if weight.name != name:
             raise VerificationError(f"the weight {name!r} calls itself {weight.name!r}")
     for node in graph:
-        problem = _node_problem(graph, node, spec, defined)
+        problem = _node_problem(graph, node, spec, defined, sizes)
         if problem:
             raise VerificationError(_report(graph, node, problem, after))
         defined.update(id(r) for r in node.results)
+        sizes.update(s.name for r in node.results for s in type_symbols(r.type))
     for name, value in graph.outputs.items():
         if not isinstance(value, Constant) and id(value) not in defined:
             raise VerificationError(_suffix(f"the output {name!r} is no value of this graph", after))
@@ -45,7 +48,7 @@ def verify(graph: Graph, *, after: str = "") -> None:
             raise VerificationError(_suffix(f"the output {name!r}: {problem}", after))
 
 
-def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int]) -> str | None:
+def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int], sizes: set[str]) -> str | None:
     if node.graph is not graph:
         return "the node does not belong to this graph"
     problem = spec.problem(node.op.name, node.op.dialect)
@@ -70,20 +73,33 @@ def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int]) -> st
         inferred = infer_types(node.op, node.operands, node.attributes)
     except IRError as error:
         return str(error)
-    return _type_problem(node.results, inferred)
+    return _type_problem(node.results, inferred, sizes)
 
 
-def _type_problem(results: Sequence[Value], inferred: Sequence[Type]) -> str | None:
+def _type_problem(results: Sequence[Value], inferred: Sequence[Type], sizes: set[str]) -> str | None:
     if len(results) != len(inferred):
         return f"it has {len(results)} results, its rule gives {len(inferred)}"
-    names: dict[str, Dim] = {}
+    names = _Names(sizes)
     for i, (result, type) in enumerate(zip(results, inferred, strict=True)):
         if not _fits(result.type, type, names):
             return f"result {i} is declared {result.type}, its rule gives {type}"
     return None
 
 
-def _fits(declared: Type, inferred: Type, names: dict[str, Dim]) -> bool:
+@dataclass
+class _Names:
+    """What the names of sizes stand for at one node: those that the rule made up, and those declared here.
+
+    A declared symbol that no value before this node has is a name for what the rule gives, even where the rule
+    can tell the size by now: a pass may have found out a constant on which it depends.
+    """
+
+    sizes: set[str]
+    inferred: dict[str, Dim] = field(default_factory=dict)
+    declared: dict[str, Dim] = field(default_factory=dict)
+
+
+def _fits(declared: Type, inferred: Type, names: _Names) -> bool:
     """Whether the types agree. An inferred fresh size may be any symbol or number, always the same one."""
     if isinstance(declared, TensorType) and isinstance(inferred, TensorType):
         if declared.dtype != inferred.dtype or declared.rank != inferred.rank:
@@ -102,11 +118,13 @@ def _fits(declared: Type, inferred: Type, names: dict[str, Dim]) -> bool:
     return declared == inferred
 
 
-def _dim_fits(declared: Dim, inferred: Dim, names: dict[str, Dim]) -> bool:
-    if isinstance(inferred, SymExpr):
-        known = inferred.as_symbol
-        if known is not None and known.name.startswith(FRESH_PREFIX):
-            return names.setdefault(known.name, declared) == declared
+def _dim_fits(declared: Dim, inferred: Dim, names: _Names) -> bool:
+    known = inferred.as_symbol if isinstance(inferred, SymExpr) else None
+    if known is not None and known.name.startswith(FRESH_PREFIX):
+        return names.inferred.setdefault(known.name, declared) == declared
+    own = declared.as_symbol if isinstance(declared, SymExpr) else None
+    if own is not None and own.name not in names.sizes:
+        return names.declared.setdefault(own.name, inferred) == inferred
     return declared == inferred
 
 

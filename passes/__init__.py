@@ -23,6 +23,7 @@ from .compare import (
 from .constants import FoldConstants
 from .conversion import Conversion, LoweringRule, Sizes
 from .dump import DumpIR, load_dump
+from .fuse import Fuse
 from .instances import FLAT_NAMES, FlattenInstances, flat_names
 from .numerics import CheckNumerics, DivergenceError, PassReport
 from .observers import CountNodes, Observer, PrintAfter, PrintChanged, Timing, VerifyEach
@@ -30,6 +31,7 @@ from .patterns import Match, NodePattern, Pattern, PatternBuilder
 from .pipeline import PassError, Pipeline
 from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
 from .rewrite import RewriteRule, apply_rules
+from .rpn_head import FuseRpnHead
 
 __all__ = [
     "FLAT_NAMES",
@@ -48,7 +50,9 @@ __all__ = [
     "FlattenInstances",
     "FoldBatchNorm",
     "FoldConstants",
+    "Fuse",
     "FuseAnchors",
+    "FuseRpnHead",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from detc.ir import (
     Attribute,
     Constant,
@@ -18,7 +20,6 @@ from detc.ir import (
     attribute_key,
 )
 from detc.ir.types import substitute_type, tensors_of, type_symbols
-from typing_extensions import override
 
 from .base import Context, Pass, erase_if_unused
 
@@ -75,6 +76,7 @@ class _Merger:
         self._sizes: dict[str, Dim] = {}
         self._symbols: dict[Type, frozenset[str]] = {}
         self._defined: set[str] = set()
+        self._safe: set[Node] = set()
 
     def run(self) -> bool:
         changed = False
@@ -94,9 +96,10 @@ class _Merger:
         twin = self._seen.setdefault(_key(node), node)
         if twin is node:
             return False
-        for mine, theirs in zip(node.results, twin.results, strict=True):
-            if any(user.op.has_effects for value in (mine, theirs) for user in value.users):
-                return False
+        # The twin's users are looked at once: those that it gets from others have been looked at.
+        if _meets_effects(node) or (twin not in self._safe and _meets_effects(twin)):
+            return False
+        self._safe.add(twin)
         sizes = self._same_sizes(node, twin)
         if sizes is None:
             return False
@@ -141,6 +144,10 @@ class _Merger:
         if known is None:
             known = self._symbols[type] = frozenset(symbol.name for symbol in type_symbols(type))
         return known
+
+
+def _meets_effects(node: Node) -> bool:
+    return any(user.op.has_effects for result in node.results for user in result.users)
 
 
 def _key(node: Node) -> Hashable:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from detc.ir import DetcError, InstancesType, Type
 from detc.ir.dialects.instances import InstancesBatch
-from torch import Tensor
 
 from .instances import flat_names
 
@@ -132,12 +133,12 @@ def _compare_tensors(name: str, expected: Tensor, actual: Tensor, tolerances: To
     if expected.dtype != actual.dtype:
         raise Mismatch(name, f"the dtype is {actual.dtype}, not {expected.dtype}")
     left, right = expected.double(), actual.double()
-    difference = torch.where(left == right, 0.0, (left - right).abs())
-    # nan where nan is expected is no difference, anything else not finite is.
-    difference[torch.isnan(left) & torch.isnan(right)] = 0.0
+    # nan where nan is expected is no difference, anything else that is not finite is.
+    same = (left == right) | (torch.isnan(left) & torch.isnan(right))
+    difference = torch.where(same, 0.0, (left - right).abs())
     exact = not expected.dtype.is_floating_point
-    allowed = torch.zeros_like(left) if exact else tolerances.atol + tolerances.rtol * left.abs()
-    wrong = ~(difference <= allowed)
+    allowed = 0.0 if exact else tolerances.atol + tolerances.rtol * left.abs()
+    wrong = ~same & ~(torch.isfinite(difference) & (difference <= allowed))
     if wrong.any():
         at = int(wrong.double().argmax())
         count = int(wrong.sum())
@@ -334,8 +335,8 @@ def box_overlap(left: Tensor, right: Tensor) -> Tensor:
     size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = size.prod(dim=-1)
     union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    # Two boxes without an area overlap fully where they are the same.
-    return torch.where(union > 0, shared / union, (a == b).all(dim=-1).double())
+    # The same box twice overlaps fully, even one that has no area or is inside out.
+    return torch.where((a == b).all(dim=-1), 1.0, torch.where(union > 0, shared / union, 0.0))
 
 
 def _box_overlap_by_row(left: Tensor, right: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import torch
-from detc.ir import Constant, Graph, InputError, ParseError, parse_graph, print_graph
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from typing_extensions import override
+
+from detc.ir import Constant, Graph, InputError, ParseError, parse_graph, print_graph
 
 from .base import Pass
 from .observers import Observer

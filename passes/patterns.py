@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from detc.ir import Attribute, Constant, Graph, IRError, Node, Operand, Value, attribute_key
 from typing_extensions import override
+
+from detc.ir import Attribute, Constant, Graph, IRError, Node, Operand, Value, attribute_key
 
 from .base import attribute
 
@@ -163,7 +164,8 @@ class NodePattern(Pattern):
             yield from _match_in_order(self.operands, [given[1], given[0], *given[2:]], match)
 
     def __str__(self) -> str:
-        return " or ".join(self.ops)
+        names = " or ".join(self.ops[:3])
+        return names if len(self.ops) <= 3 else f"{names} or {len(self.ops) - 3} others"
 
 
 class _Result(Pattern):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from typing_extensions import override
+
 from detc.ir import Attribute, Builder, Dim, Graph, IRError, Node, SymExpr, Value
 from detc.ir.dims import symbols_of
 from detc.ir.types import tensors_of
-from typing_extensions import override
 
 from .base import NoMatch, attribute
 from .patterns import Match, NodePattern, Pattern, PatternBuilder
@@ -46,7 +47,7 @@ class AsReshape(RewriteRule):
     """flatten, view, squeeze, unsqueeze, unflatten, reshape  ->  aten.reshape(x, shape=the result's own
     shape)
 
-    A size that the running graph cannot read off any tensor is written -1, if there is one such at most.
+    A size that the running graph cannot read off any tensor is written -1, if all others are numbers.
     """
 
     def __init__(self, readable: frozenset[str] = frozenset()) -> None:
@@ -79,8 +80,9 @@ class AsReshape(RewriteRule):
         shape = tuple(
             -1 if any(s.name not in self._readable for s in symbols_of(dim)) else dim for dim in dims
         )
-        if shape.count(-1) > 1:
-            raise NoMatch("several sizes cannot be read off")
+        if -1 in shape and (shape.count(-1) > 1 or any(not isinstance(dim, int) or not dim for dim in shape)):
+            # Where another size may be 0, torch cannot tell what -1 stands for.
+            raise NoMatch("a size cannot be read off")
         return shape
 
 

@@ -61,12 +61,12 @@ def assert_tensors_close(actual: Any, expected: Any, name: str = "tensor") -> No
 
 def box_iou(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """[N, M]: intersection over union of upright boxes, in double precision."""
-    a, b = boxes1.astype(np.float64)[:, None], boxes2.astype(np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.clip(sides, 0, None).prod(-1)
-    area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
-    same = (a == b).all(-1)  # so that an empty box matches itself
-    return np.where(same, 1.0, shared / np.maximum(area_a + area_b - shared, 1e-12))
+    a, b = boxes1.astype(np.float64).T[:, :, None], boxes2.astype(np.float64).T[:, None, :]
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    shared = np.clip(width, 0, None) * np.clip(height, 0, None)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / np.maximum(union, 1e-12)
 
 
 def _similar_boxes(got: np.ndarray, want: np.ndarray) -> np.ndarray:
@@ -177,14 +177,15 @@ def assert_detections_match(
     thresholds: Sequence[float] = (),
     limit: int | None = None,
     what: str = "detections",
-) -> None:
-    """`match_detections`, then compare the masks and the keypoints of the matched rows."""
+) -> list[tuple[int, int]]:
+    """`match_detections`, then compare the masks and the keypoints of the matched rows; returns its pairs."""
     pairs = match_detections(actual, expected, thresholds=thresholds, limit=limit, what=what)
     got, want = [i for i, _ in pairs], [j for _, j in pairs]
     for field, check in (("masks", assert_masks_close), ("keypoints", assert_keypoints_close)):
         assert (field in actual) == (field in expected), f"{what}: only one side has {field}"
         if field in expected:
             check(to_numpy(actual[field])[got], to_numpy(expected[field])[want], what=f"{what}: {field}")
+    return pairs
 
 
 def assert_masks_close(actual: Any, expected: Any, *, threshold: float = 0.5, what: str = "masks") -> None:
@@ -214,6 +215,14 @@ def assert_keypoints_close(actual: Any, expected: Any, *, what: str = "keypoints
     if got.shape[-1] > 2:
         off = float(np.abs(got[..., 2] - want[..., 2]).max(initial=0.0))
         assert off <= SCORE_TOLERANCE, f"{what}: scores off by {off:.5f}"
+
+
+def assert_probabilities_close(actual: Any, expected: Any, *, what: str = "probabilities") -> None:
+    """Compare probabilities of matched detections, such as raw masks [N, 1, M, M], as closely as scores."""
+    got, want = to_numpy(actual), to_numpy(expected)
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
+    off = float(np.abs(got - want).max(initial=0.0))
+    assert off <= SCORE_TOLERANCE, f"{what}: off by {off:.5f}"
 
 
 def assert_labels_match(actual: Any, expected: Any, logits: Any, *, what: str = "labels") -> None:

@@ -35,6 +35,8 @@ RCNN_MODELS = (
     "rotated_faster_rcnn_R_50_FPN",
 )
 MODELS = (*RCNN_MODELS, "retinanet_R_50_FPN", "rpn_R_50_FPN", "semantic_R_50_FPN")
+BATCH_MODELS = tuple(name for name in MODELS if name != "semantic_R_50_FPN")
+"""Those with goldens of a batch."""
 SCENES = range(6)
 BATCH = (0, 3, 5)
 """The scenes, of unlike sizes, that the goldens also have in one batch."""

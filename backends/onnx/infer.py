@@ -12,6 +12,9 @@ from typing import Any
 
 import onnx
 import torch
+from onnx import TypeProto, helper, shape_inference
+from onnx.defs import OpSchema
+
 from detc.ir import (
     Attribute,
     Constant,
@@ -25,9 +28,8 @@ from detc.ir import (
     Value,
 )
 from detc.ir.builder import operand_types
+from detc.ir.dims import floor_div
 from detc.ir.ops import OperandRule, OperandType
-from onnx import TypeProto, helper, shape_inference
-from onnx.defs import OpSchema
 
 from .dialect import (
     DTYPE_OF_ELEMENT,
@@ -241,8 +243,36 @@ def _refine_tile(
     return (_keep(results[0], source, {axis for axis, times in enumerate(repeats) if times != 1}),)
 
 
+def _refine_reshape(
+    results: list[TensorType],
+    tensors: list[TensorType | None],
+    known: tuple[Known, ...],
+    attributes: dict[str, Attribute],
+) -> tuple[TensorType, ...]:
+    """The size that -1 stands for, where it is one that the source has, or a number."""
+    source, entries = tensors[0], known[1]
+    assert source is not None
+    if entries is None or -1 not in entries or attributes.get("allowzero"):
+        return tuple(results)
+    shape: list[Dim] = list(results[0].shape)
+    elements: Dim = 1
+    for dim in source.shape:
+        elements = elements * dim
+    others: Dim = 1
+    for axis, dim in enumerate(shape):
+        if entries[axis] != -1:
+            others = others * dim
+    open_size = floor_div(elements, others) if others != 0 else None
+    # No products: what stands for the size elsewhere may be named, or be written, in another way.
+    simple = isinstance(open_size, int) or open_size in source.shape
+    if open_size is not None and simple and open_size * others == elements:
+        shape[entries.index(-1)] = open_size
+    return (results[0].with_shape(*shape),)
+
+
 _REFINEMENTS: dict[str, Refinement] = {
     "Pad": _refine_pad,
+    "Reshape": _refine_reshape,
     "Slice": _refine_slice,
     "Tile": _refine_tile,
     "TopK": _refine_topk,

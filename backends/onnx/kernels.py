@@ -16,8 +16,11 @@ from torch import Tensor
 
 from .dialect import ELEMENT_TYPES, IR_VERSION, OPSET, Frozen, attribute_protos, flatten, output_count
 
-Signature: TypeAlias = tuple["tuple[torch.dtype, int] | None", ...]
-"""Element type and rank of each input, None where one is left out."""
+Signature: TypeAlias = tuple["tuple[torch.dtype, tuple[int | None, ...]] | None", ...]
+"""Element type and shape of each input, None where one is left out and for sizes that may differ."""
+
+_WANTS_LENGTHS = {"Resize"}
+"""Ops for which onnxruntime must know how long their vectors of sizes and scales are."""
 
 _HEAVY = {
     "Conv",
@@ -45,13 +48,17 @@ def make_body(schema: OpSchema) -> Callable[..., Any]:
 
 
 def _run(schema: OpSchema, tensors: Sequence[Tensor | None], attributes: Frozen) -> list[Tensor]:
-    signature = tuple(None if t is None else (t.dtype, t.ndim) for t in tensors)
+    signature = tuple(None if t is None else (t.dtype, _declared_shape(schema.name, t)) for t in tensors)
     second = tensors[1] if len(tensors) > 1 else None
     count = output_count(schema, dict(attributes), None if second is None else second.numel())
     session = _session(schema.name, attributes, signature, count)
     feed = {f"i{i}": t.detach().contiguous().numpy() for i, t in enumerate(tensors) if t is not None}
     arrays = session.run(None, feed)
     return [torch.from_numpy(np.asarray(array)) for array in arrays]
+
+
+def _declared_shape(name: str, tensor: Tensor) -> tuple[int | None, ...]:
+    return (len(tensor),) if name in _WANTS_LENGTHS and tensor.ndim == 1 else (None,) * tensor.ndim
 
 
 @lru_cache(maxsize=2048)
@@ -65,7 +72,7 @@ def _session(name: str, attributes: Frozen, signature: Signature, count: int) ->
         [node],
         name,
         [
-            helper.make_tensor_value_info(f"i{i}", ELEMENT_TYPES[s[0]], [None] * s[1])
+            helper.make_tensor_value_info(f"i{i}", ELEMENT_TYPES[s[0]], s[1])
             for i, s in enumerate(signature)
             if s is not None
         ],

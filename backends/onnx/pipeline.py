@@ -10,13 +10,16 @@ from detc.passes import (
     FlattenInstances,
     FoldBatchNorm,
     FoldConstants,
+    Fuse,
     FuseAnchors,
+    FuseRpnHead,
     KeepRoiMasks,
     Pass,
     Pipeline,
     RemovePostprocess,
 )
 
+from .cleanup import CleanUpOnnx
 from .lower import LowerToOnnx
 
 FLATTEN: tuple[Pass, ...] = (
@@ -27,14 +30,17 @@ FLATTEN: tuple[Pass, ...] = (
 OPTIMIZE: tuple[Pass, ...] = (
     Canonicalize(),
     FuseAnchors(),
+    FuseRpnHead(),
     # Before constants are folded: a fold needs the normalization's parameters as they are.
     FoldBatchNorm(),
+    Fuse(),
     FoldConstants(),
     CommonSubexpressions(),
     DeadCode(),
 )
 LOWER: tuple[Pass, ...] = (
     LowerToOnnx(),
+    CleanUpOnnx(),
     # Lowering each op by itself leaves the same shapes and constants behind in several places.
     FoldConstants(),
     CommonSubexpressions(),

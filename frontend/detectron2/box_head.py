@@ -111,12 +111,12 @@ def fast_rcnn_inference_single_image(
     Returns:
         `Instances` with pred_boxes, scores and pred_classes, best first; and for each the row it came from.
     """
-    boxes, scores, rows = _finite_rows(boxes, scores)
+    boxes, scores, rows = finite_rows(boxes, scores)
     scores = scores[:, :-1]
     clipped = Boxes(boxes.reshape(-1, 4))
     clipped.clip(image_shape)
-    per_class = clipped.tensor.view(len(scores), -1, 4)
-    candidate_boxes, candidate_scores, index = _above_threshold(per_class, scores, score_thresh)
+    per_class = clipped.tensor.view(len(scores), boxes.shape[1] // 4, 4)
+    candidate_boxes, candidate_scores, index = above_threshold(per_class, scores, score_thresh)
     keep = batched_nms(candidate_boxes, candidate_scores.float(), index[:, 1], nms_thresh)
     if topk_per_image >= 0:
         keep = keep[:topk_per_image]
@@ -129,14 +129,14 @@ def fast_rcnn_inference_single_image(
     return result, rows[index[keep, 0]]
 
 
-def _finite_rows(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def finite_rows(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The rows whose numbers are all finite, and which they are."""
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
     (rows,) = torch.where(finite)
     return boxes[finite], scores[finite], rows
 
 
-def _above_threshold(boxes: Tensor, scores: Tensor, score_thresh: float) -> tuple[Tensor, Tensor, Tensor]:
+def above_threshold(boxes: Tensor, scores: Tensor, score_thresh: float) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes and scores above the threshold with their (row, class), from [R, K or 1, box_dim] and [R, K]."""
     chosen = scores > score_thresh
     index = chosen.nonzero()
@@ -207,10 +207,10 @@ class FastRCNNOutputLayers(nn.Module):
             return ()
         boxes = torch.cat([instances.proposal_boxes.tensor for instances in proposals])
         moved = self.box2box_transform.apply_deltas(predictions[1], boxes)
-        return moved.split([len(instances) for instances in proposals])
+        return torch.split(moved, [len(instances) for instances in proposals])
 
     def predict_probs(self, predictions: Predictions, proposals: list[Instances]) -> tuple[Tensor, ...]:
         """For each image the probabilities [R_i, K + 1]."""
         logits = predictions[0]
         scores = logits.sigmoid() if self.use_sigmoid_ce else F.softmax(logits, dim=-1)
-        return scores.split([len(instances) for instances in proposals])
+        return torch.split(scores, [len(instances) for instances in proposals])

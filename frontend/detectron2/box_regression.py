@@ -20,9 +20,7 @@ class Box2BoxTransform:
     ratios.
     """
 
-    def __init__(
-        self, weights: tuple[float, float, float, float], scale_clamp: float = DEFAULT_SCALE_CLAMP
-    ) -> None:
+    def __init__(self, weights: tuple[float, ...], scale_clamp: float = DEFAULT_SCALE_CLAMP) -> None:
         """
         Args:
             weights: the factors by which dx, dy, dw, dh were multiplied in training.
@@ -61,9 +59,7 @@ class Box2BoxTransform:
 class Box2BoxTransformRotated:
     """Deltas (dx, dy, dw, dh, da) of rotated boxes; da is the change of the angle in radians."""
 
-    def __init__(
-        self, weights: tuple[float, float, float, float, float], scale_clamp: float = DEFAULT_SCALE_CLAMP
-    ) -> None:
+    def __init__(self, weights: tuple[float, ...], scale_clamp: float = DEFAULT_SCALE_CLAMP) -> None:
         """As `Box2BoxTransform`, with a fifth weight for da."""
         self.weights = weights
         self.scale_clamp = scale_clamp

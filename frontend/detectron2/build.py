@@ -13,15 +13,26 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
+from .anchors import DefaultAnchorGenerator
 from .backbone import Backbone
-from .build_heads import build_proposal_generator, build_roi_heads
+from .box_regression import Box2BoxTransform, as_weights
+from .build_heads import (
+    anchors_per_cell,
+    build_anchor_generator,
+    build_proposal_generator,
+    build_roi_heads,
+)
+from .build_semantic import build_sem_seg_head
 from .checkpoint import load_into, load_state_dict
 from .config import Config, load_config
+from .dense import RetinaNet, RetinaNetHead
 from .fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from .layers import CNNBlockBase
 from .meta_arch import GeneralizedRCNN, MetaArch, ProposalNetwork
-from .registry import look_up
+from .panoptic import PanopticFPN
+from .registry import look_up, select_features
 from .resnet import BLOCKS_PER_STAGE, BasicBlock, BasicStem, BottleneckBlock, DeformBottleneckBlock, ResNet
+from .semantic import SemanticSegmentor
 
 
 def build_model(config: Config | str | os.PathLike[str] | Mapping[str, Any]) -> MetaArch:
@@ -193,9 +204,61 @@ def _build_proposal_network(cfg: Config) -> ProposalNetwork:
     return ProposalNetwork(backbone=backbone, proposal_generator=proposal_generator, **_pixel_options(cfg))
 
 
+def _build_panoptic_fpn(cfg: Config) -> PanopticFPN:
+    if not cfg.MODEL.MASK_ON:
+        raise InputError("PanopticFPN combines masks: MODEL.MASK_ON must be True")
+    options, combine = _rcnn_options(cfg), cfg.MODEL.PANOPTIC_FPN.COMBINE
+    return PanopticFPN(
+        sem_seg_head=build_sem_seg_head(cfg, options["backbone"].output_shape()),
+        combine_overlap_thresh=combine.OVERLAP_THRESH,
+        combine_stuff_area_thresh=combine.STUFF_AREA_LIMIT,
+        combine_instances_score_thresh=combine.INSTANCES_CONFIDENCE_THRESH,
+        **options,
+    )
+
+
+def _build_semantic_segmentor(cfg: Config) -> SemanticSegmentor:
+    backbone = build_backbone(cfg)
+    sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+    return SemanticSegmentor(backbone=backbone, sem_seg_head=sem_seg_head, **_pixel_options(cfg))
+
+
+def _build_retinanet(cfg: Config) -> RetinaNet:
+    retinanet, backbone = cfg.MODEL.RETINANET, build_backbone(cfg)
+    features = select_features(backbone.output_shape(), retinanet.IN_FEATURES, "MODEL.RETINANET.IN_FEATURES")
+    generator = build_anchor_generator(cfg, features)
+    if not isinstance(generator, DefaultAnchorGenerator):
+        raise InputError("RetinaNet needs MODEL.ANCHOR_GENERATOR.NAME DefaultAnchorGenerator")
+    head = RetinaNetHead(
+        input_shape=features,
+        num_classes=retinanet.NUM_CLASSES,
+        num_anchors=anchors_per_cell(generator),
+        conv_dims=[features[0].channels or 0] * retinanet.NUM_CONVS,
+        norm=retinanet.NORM,
+    )
+    weights = as_weights(retinanet.BBOX_REG_WEIGHTS, 4, "MODEL.RETINANET.BBOX_REG_WEIGHTS")
+    return RetinaNet(
+        backbone=backbone,
+        head=head,
+        head_in_features=retinanet.IN_FEATURES,
+        anchor_generator=generator,
+        box2box_transform=Box2BoxTransform(weights),
+        num_classes=retinanet.NUM_CLASSES,
+        test_score_thresh=retinanet.SCORE_THRESH_TEST,
+        test_topk_candidates=retinanet.TOPK_CANDIDATES_TEST,
+        test_nms_thresh=retinanet.NMS_THRESH_TEST,
+        max_detections_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        input_format=cfg.INPUT.FORMAT,
+        **_pixel_options(cfg),
+    )
+
+
 META_ARCHITECTURES: dict[str, Callable[[Config], MetaArch]] = {
     "GeneralizedRCNN": _build_generalized_rcnn,
     "ProposalNetwork": _build_proposal_network,
+    "RetinaNet": _build_retinanet,
+    "PanopticFPN": _build_panoptic_fpn,
+    "SemanticSegmentor": _build_semantic_segmentor,
 }
 
 BACKBONES: dict[str, Callable[[Config], Backbone]] = {

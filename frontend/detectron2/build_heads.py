@@ -10,14 +10,19 @@ from torch import nn
 from ..errors import InputError
 from .anchors import DefaultAnchorGenerator, RotatedAnchorGenerator
 from .box_head import FastRCNNConvFCHead, FastRCNNOutputLayers
-from .box_regression import Box2BoxTransform, as_weights
+from .box_regression import Box2BoxTransform, Box2BoxTransformRotated, as_weights
+from .build_pointrend import build_implicit_pointrend_mask_head, build_pointrend_mask_head
+from .cascade import CascadeROIHeads
 from .config import Config
+from .keypoint_head import KRCNNConvDeconvUpsampleHead
 from .layers import ShapeSpec, common_channels
 from .mask_head import MaskRCNNConvUpsampleHead
+from .pointrend import PointRendROIHeads
 from .poolers import ROIPooler
 from .registry import look_up, select_features
 from .resnet import BottleneckBlock, ResNet
 from .roi_heads import Res5ROIHeads, ROIHeads, StandardROIHeads
+from .rotated import RRPN, RotatedFastRCNNOutputLayers, RROIHeads
 from .rpn import RPN, StandardRPNHead
 
 Shapes = Mapping[str, ShapeSpec]
@@ -100,6 +105,11 @@ def _build_rpn_head(
 def _build_rpn(cfg: Config, shapes: Shapes) -> RPN:
     weights = as_weights(cfg.MODEL.RPN.BBOX_REG_WEIGHTS, 4, "MODEL.RPN.BBOX_REG_WEIGHTS")
     return RPN(box2box_transform=Box2BoxTransform(weights), **_rpn_options(cfg, shapes))
+
+
+def _build_rrpn(cfg: Config, shapes: Shapes) -> RRPN:
+    weights = as_weights(cfg.MODEL.RPN.BBOX_REG_WEIGHTS, 5, "MODEL.RPN.BBOX_REG_WEIGHTS")
+    return RRPN(box2box_transform=Box2BoxTransformRotated(weights), **_rpn_options(cfg, shapes))
 
 
 def build_roi_heads(cfg: Config, shapes: Shapes) -> ROIHeads:
@@ -186,15 +196,95 @@ def _mask_options(cfg: Config, shapes: Shapes) -> dict[str, Any]:
         return {}
     head, features = cfg.MODEL.ROI_MASK_HEAD, _roi_features(cfg, shapes)
     build = look_up(ROI_MASK_HEADS, cfg, "MODEL.ROI_MASK_HEAD.NAME")
+    options: dict[str, Any] = {"mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES}
+    if head.POOLER_TYPE:
+        options["mask_pooler"] = _build_pooler(head, features)
+        options["mask_head"] = build(cfg, _pooled_shape(head, features))
+    else:
+        # The head samples the feature maps itself.
+        options["mask_head"] = build(cfg, {name: shapes[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES})
+    return options
+
+
+def _keypoint_options(cfg: Config, shapes: Shapes) -> dict[str, Any]:
+    if not cfg.MODEL.KEYPOINT_ON:
+        return {}
+    head, features = cfg.MODEL.ROI_KEYPOINT_HEAD, _roi_features(cfg, shapes)
+    build = look_up(ROI_KEYPOINT_HEADS, cfg, "MODEL.ROI_KEYPOINT_HEAD.NAME")
     return {
-        "mask_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
-        "mask_pooler": _build_pooler(head, features),
-        "mask_head": build(cfg, _pooled_shape(head, features)),
+        "keypoint_in_features": cfg.MODEL.ROI_HEADS.IN_FEATURES,
+        "keypoint_pooler": _build_pooler(head, features),
+        "keypoint_head": build(cfg, _pooled_shape(head, features)),
     }
 
 
+def _build_keypoint_head(cfg: Config, shape: ShapeSpec) -> nn.Module:
+    head = cfg.MODEL.ROI_KEYPOINT_HEAD
+    return KRCNNConvDeconvUpsampleHead(shape, num_keypoints=head.NUM_KEYPOINTS, conv_dims=head.CONV_DIMS)
+
+
 def _build_standard_roi_heads(cfg: Config, shapes: Shapes) -> StandardROIHeads:
-    return StandardROIHeads(**_box_options(cfg, shapes), **_mask_options(cfg, shapes))
+    return StandardROIHeads(
+        **_box_options(cfg, shapes), **_mask_options(cfg, shapes), **_keypoint_options(cfg, shapes)
+    )
+
+
+def _build_pointrend_roi_heads(cfg: Config, shapes: Shapes) -> PointRendROIHeads:
+    if cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.NAME == "CoarseMaskHead":
+        # The first configs of PointRend; the head's name and its lack of a pooler were implied.
+        cfg = cfg.clone()
+        cfg.MODEL.ROI_MASK_HEAD.NAME, cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "PointRendMaskHead", ""
+    return PointRendROIHeads(
+        **_box_options(cfg, shapes), **_mask_options(cfg, shapes), **_keypoint_options(cfg, shapes)
+    )
+
+
+def _build_cascade_roi_heads(cfg: Config, shapes: Shapes) -> CascadeROIHeads:
+    if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
+        raise InputError("CascadeROIHeads needs MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG: True")
+    key = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
+    stages = [as_weights(weights, 4, key) for weights in cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS]
+    if not stages:
+        raise InputError(f"{key} must have weights for at least one stage")
+    head, features = cfg.MODEL.ROI_BOX_HEAD, _roi_features(cfg, shapes)
+    box_heads = [_build_box_head(cfg, _pooled_shape(head, features)) for _ in stages]
+    return CascadeROIHeads(
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        box_in_features=cfg.MODEL.ROI_HEADS.IN_FEATURES,
+        box_pooler=_build_pooler(head, features),
+        box_heads=box_heads,
+        box_predictors=[
+            FastRCNNOutputLayers(
+                box_head.output_shape, box2box_transform=Box2BoxTransform(weights), **_predictor_options(cfg)
+            )
+            for box_head, weights in zip(box_heads, stages, strict=True)
+        ],
+        **_mask_options(cfg, shapes),
+        **_keypoint_options(cfg, shapes),
+    )
+
+
+def _build_rotated_roi_heads(cfg: Config, shapes: Shapes) -> RROIHeads:
+    if cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON:
+        raise InputError("RROIHeads has no masks or keypoints: MODEL.MASK_ON and KEYPOINT_ON must be False")
+    head, features = cfg.MODEL.ROI_BOX_HEAD, _roi_features(cfg, shapes)
+    if head.POOLER_TYPE != "ROIAlignRotated":
+        raise InputError(
+            f"RROIHeads needs MODEL.ROI_BOX_HEAD.POOLER_TYPE ROIAlignRotated, not {head.POOLER_TYPE}"
+        )
+    weights = as_weights(head.BBOX_REG_WEIGHTS, 5, "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS")
+    box_head = _build_box_head(cfg, _pooled_shape(head, features))
+    return RROIHeads(
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        box_in_features=cfg.MODEL.ROI_HEADS.IN_FEATURES,
+        box_pooler=_build_pooler(head, features),
+        box_head=box_head,
+        box_predictor=RotatedFastRCNNOutputLayers(
+            box_head.output_shape,
+            box2box_transform=Box2BoxTransformRotated(weights),
+            **_predictor_options(cfg),
+        ),
+    )
 
 
 def _build_res5_roi_heads(cfg: Config, shapes: Shapes) -> Res5ROIHeads:
@@ -239,6 +329,7 @@ ANCHOR_GENERATORS: dict[str, Callable[[Config, list[int]], AnchorGenerator]] = {
 }
 PROPOSAL_GENERATORS: dict[str, Callable[[Config, Shapes], nn.Module | None]] = {
     "RPN": _build_rpn,
+    "RRPN": _build_rrpn,
     "PrecomputedProposals": lambda cfg, shapes: None,
 }
 RPN_HEADS: dict[str, Callable[[Config, Sequence[ShapeSpec], AnchorGenerator], nn.Module]] = {
@@ -247,10 +338,18 @@ RPN_HEADS: dict[str, Callable[[Config, Sequence[ShapeSpec], AnchorGenerator], nn
 ROI_HEADS: dict[str, Callable[[Config, Shapes], ROIHeads]] = {
     "StandardROIHeads": _build_standard_roi_heads,
     "Res5ROIHeads": _build_res5_roi_heads,
+    "CascadeROIHeads": _build_cascade_roi_heads,
+    "RROIHeads": _build_rotated_roi_heads,
+    "PointRendROIHeads": _build_pointrend_roi_heads,
 }
 ROI_BOX_HEADS: dict[str, Callable[[Config, ShapeSpec], FastRCNNConvFCHead]] = {
     "FastRCNNConvFCHead": _build_conv_fc_head,
 }
 ROI_MASK_HEADS: dict[str, Callable[[Config, Any], nn.Module]] = {
     "MaskRCNNConvUpsampleHead": _build_conv_upsample_head,
+    "PointRendMaskHead": build_pointrend_mask_head,
+    "ImplicitPointRendMaskHead": build_implicit_pointrend_mask_head,
+}
+ROI_KEYPOINT_HEADS: dict[str, Callable[[Config, ShapeSpec], nn.Module]] = {
+    "KRCNNConvDeconvUpsampleHead": _build_keypoint_head,
 }

@@ -23,6 +23,8 @@ from ..errors import InputError
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LFS_MAGIC = b"version https://git-lfs"
+# What torch.save began files with before its zip format: a pickle of the number 0x1950A86A20F9469CFC6C.
+_OLD_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class StateDict(dict[str, Tensor]):
@@ -51,9 +53,9 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
         InputError: no such file, a truncated or foreign one, one that asks for other things to be made than
             arrays and containers, or one that holds no weights.
     """
-    path = Path(path)
-    if "://" in str(path) or re.match(r"^[a-z0-9+]+:/", str(path)):
+    if "://" in os.fspath(path):
         raise InputError(f"{path} is not a local file; download the checkpoint and give its path")
+    path = Path(path)
     try:
         with path.open("rb") as file:
             head = file.read(len(_LFS_MAGIC))
@@ -65,7 +67,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
         raise InputError(f"{path} is empty")
     if path.suffix == ".safetensors":
         return _named_tensors(_read_safetensors(path), path)
-    if path.suffix == ".pkl" and not head.startswith(_ZIP_MAGIC):
+    if path.suffix == ".pkl" and not head.startswith((_ZIP_MAGIC, _OLD_TORCH_MAGIC)):
         return _named_tensors(_read_pickle(path), path)
     return _named_tensors(_read_torch(path), path)
 
@@ -107,13 +109,7 @@ class _BytesEncoder:
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _SCALAR = np.float32(0).__reduce__()[0]
-_NUMPY_GLOBALS: list[Any] = [
-    _RECONSTRUCT,
-    _SCALAR,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
-]
+_NUMPY_GLOBALS: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
 _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "ndarray"): np.ndarray,
@@ -125,6 +121,10 @@ for _core in ("numpy.core", "numpy._core"):
     _ALLOWED_GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _RECONSTRUCT
     _ALLOWED_GLOBALS[f"{_core}.multiarray", "scalar"] = _SCALAR
     _ALLOWED_GLOBALS[f"{_core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+    _NUMPY_GLOBALS += [
+        (_RECONSTRUCT, f"{_core}.multiarray._reconstruct"),
+        (_SCALAR, f"{_core}.multiarray.scalar"),
+    ]
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -160,7 +160,7 @@ def _first_line(error: Exception) -> str:
 def _named_tensors(loaded: Any, path: Path) -> StateDict:
     """Find the weights in what a file held, and make tensors of them."""
     if not isinstance(loaded, Mapping):
-        raise InputError(f"{path} holds a {type(loaded).__name__}, not weights by name")
+        raise InputError(f"{path} holds no weights by name, but a {type(loaded).__name__}")
     weights: Any = loaded
     for key in ("model", "model_state"):
         if isinstance(loaded.get(key), Mapping):
@@ -198,7 +198,7 @@ def _tensor(name: str, value: Any, path: Path) -> Tensor:
             return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), ndmin=value.ndim))
         except TypeError as error:
             raise InputError(f"{path}: {name} has the type {value.dtype}, which is no tensor's") from error
-    raise InputError(f"{path} holds no weights by name: {name} is a {type(value).__name__}, not a tensor")
+    raise InputError(f"{path} holds no weights by name: {name} is no tensor, but a {type(value).__name__}")
 
 
 def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

@@ -22,6 +22,13 @@ _LATEST_VERSION = DEFAULTS["VERSION"]
 _VERSION_1_KEYS = (("MODEL", "WEIGHT"), ("TEST", "AUG_ON"))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a list that stands in two places twice, instead of a reference to the first."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 class MissingKeyError(InputError, AttributeError, KeyError):
     """A config has no such key; an AttributeError and a KeyError too, so that `hasattr` and the like work."""
 
@@ -98,7 +105,7 @@ class Config(dict[str, Any]):
 
     def dump(self) -> str:
         """The config as YAML that detectron2 and `load_config` read."""
-        return yaml.safe_dump(self.to_dict())
+        return yaml.dump(self.to_dict(), Dumper=_Dumper)
 
     def merge(self, values: Mapping[str, Any]) -> None:
         """Overwrite keys of this config, section by section, as yacs does; new keys are added.

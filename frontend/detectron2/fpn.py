@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -85,7 +85,7 @@ class FPN(Backbone):
         self.top_block = top_block
         self.in_features = tuple(in_features)
         self.bottom_up = bottom_up
-        extra = top_block.num_levels if top_block is not None else 0
+        extra = int(cast(TopBlock, top_block).num_levels) if top_block is not None else 0
         if top_block is not None and top_block.in_feature not in (
             *shapes,
             *(f"p{level}" for level in levels),
@@ -93,7 +93,7 @@ class FPN(Backbone):
             raise InputError(
                 f"FPN's top block needs '{top_block.in_feature}', which neither it nor its backbone makes"
             )
-        all_levels = [*levels, *range(levels[-1] + 1, levels[-1] + 1 + int(extra))]
+        all_levels = [*levels, *range(levels[-1] + 1, levels[-1] + 1 + extra)]
         self._out_features = [f"p{level}" for level in all_levels]
         self._out_feature_strides = {f"p{level}": 2**level for level in all_levels}
         self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)

@@ -24,7 +24,7 @@ def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances
         classes = torch.cat([instances.pred_classes for instances in pred_instances])
         rows = torch.arange(len(classes), device=classes.device)
         pred_mask_logits = pred_mask_logits[rows, classes][:, None]
-    masks = pred_mask_logits.sigmoid().split([len(instances) for instances in pred_instances])
+    masks = torch.split(pred_mask_logits.sigmoid(), [len(instances) for instances in pred_instances])
     for image_masks, instances in zip(masks, pred_instances, strict=True):
         instances.pred_masks = image_masks
 
@@ -43,7 +43,7 @@ class BaseMaskRCNNHead(nn.Module):
         raise NotImplementedError
 
 
-class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):
+class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore[misc]
     """3x3 convolutions, a deconvolution that doubles height and width, and a 1x1 convolution."""
 
     def __init__(

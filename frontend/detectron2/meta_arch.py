@@ -14,6 +14,7 @@ from .backbone import Backbone
 from .config import Config
 from .layers import check_inference
 from .postprocess import detector_postprocess
+from .roi_heads import ROIHeads
 
 BatchedInputs = Sequence[dict[str, Any]]
 """For each image a dict: "image" [C, H, W] in the model's pixel range, optional "height" and "width" of the
@@ -97,7 +98,7 @@ class GeneralizedRCNN(MetaArch):
         *,
         backbone: Backbone,
         proposal_generator: nn.Module | None,
-        roi_heads: nn.Module,
+        roi_heads: ROIHeads,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str | None = None,

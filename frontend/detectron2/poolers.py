@@ -78,7 +78,7 @@ class ROIPooler(nn.Module):
             canonical_level: log2 of the stride of that level.
         """
         super().__init__()
-        self.output_size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+        self.output_size = (output_size, output_size) if isinstance(output_size, int) else output_size
         self.level_poolers = nn.ModuleList(
             _pooler(pooler_type, self.output_size, scale, sampling_ratio) for scale in scales
         )

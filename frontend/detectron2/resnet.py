@@ -265,6 +265,6 @@ class ResNet(Backbone):
         blocks = []
         for index in range(num_blocks):
             stride = first_stride if index == 0 else 1
-            blocks.append(block_class(in_channels, out_channels, stride=stride, **kwargs))  # type: ignore[call-arg]
+            blocks.append(block_class(in_channels, out_channels, stride=stride, **kwargs))
             in_channels = out_channels
         return blocks

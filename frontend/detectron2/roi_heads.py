@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..structures import ImageList, Instances
 from .box_head import FastRCNNOutputLayers
 from .layers import check_inference
-from .poolers import ROIPooler
+from .poolers import BoxLists, ROIPooler
 
 Features = dict[str, Tensor]
 
@@ -60,7 +59,7 @@ class StandardROIHeads(ROIHeads):
         box_in_features: Sequence[str],
         box_pooler: ROIPooler,
         box_head: nn.Module,
-        box_predictor: nn.Module,
+        box_predictor: FastRCNNOutputLayers,
         mask_in_features: Sequence[str] | None = None,
         mask_pooler: ROIPooler | None = None,
         mask_head: nn.Module | None = None,
@@ -109,7 +108,6 @@ class StandardROIHeads(ROIHeads):
             [instances.proposal_boxes for instances in proposals],
         )
         predictions = self.box_predictor(self.box_head(pooled))
-        assert isinstance(self.box_predictor, FastRCNNOutputLayers)
         detections, _ = self.box_predictor.inference(predictions, proposals)
         return detections
 
@@ -146,7 +144,7 @@ class Res5ROIHeads(ROIHeads):
         in_features: Sequence[str],
         pooler: ROIPooler,
         res5: nn.Module,
-        box_predictor: nn.Module,
+        box_predictor: FastRCNNOutputLayers,
         mask_head: nn.Module | None = None,
     ) -> None:
         """
@@ -167,13 +165,12 @@ class Res5ROIHeads(ROIHeads):
         if mask_head is not None:
             self.mask_head = mask_head
 
-    def _shared_roi_transform(self, features: Features, boxes: list[torch.Tensor]) -> Tensor:
+    def _shared_roi_transform(self, features: Features, boxes: BoxLists) -> Tensor:
         return self.res5(self.pooler([features[name] for name in self.in_features], boxes))
 
     def _forward_box(self, features: Features, proposals: list[Instances]) -> list[Instances]:
         pooled = self._shared_roi_transform(features, [instances.proposal_boxes for instances in proposals])
         predictions = self.box_predictor(pooled.mean(dim=[2, 3]))
-        assert isinstance(self.box_predictor, FastRCNNOutputLayers)
         detections, _ = self.box_predictor.inference(predictions, proposals)
         return detections
 

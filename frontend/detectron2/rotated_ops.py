@@ -115,8 +115,19 @@ def _meeting_pairs(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     return i, j
 
 
+def _may_overlap(boxes: Tensor, i: Tensor, j: Tensor, iou_threshold: float) -> Tensor:
+    """Which pairs can reach the threshold at all: what they share is at most what their bounding rectangles
+    share.
+    """
+    low, high = _bounds(boxes)
+    area = (boxes[:, 2] * boxes[:, 3]).double()
+    shared = (torch.min(high[i], high[j]) - torch.max(low[i], low[j])).clamp(min=0).prod(1)
+    shared = torch.min(shared, torch.min(area[i], area[j]))
+    return shared >= (iou_threshold - 1e-3) * (area[i] + area[j] - shared)
+
+
 def _iou_of_pairs(boxes1: Tensor, boxes2: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    chunks = zip(i.split(_PAIRS_PER_CHUNK), j.split(_PAIRS_PER_CHUNK), strict=True)
+    chunks = zip(torch.split(i, _PAIRS_PER_CHUNK), torch.split(j, _PAIRS_PER_CHUNK), strict=True)
     return torch.cat([paired_iou_rotated(boxes1[a], boxes2[b]) for a, b in chunks])
 
 
@@ -146,14 +157,16 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     better, worse = _meeting_pairs(ranked, ranked)
     later = better < worse
     better, worse = better[later], worse[later]
+    possible = _may_overlap(ranked, better, worse, iou_threshold)
+    better, worse = better[possible], worse[possible]
     overlapping = _iou_of_pairs(ranked, ranked, better, worse).float() >= iou_threshold
-    better, worse = better[overlapping].cpu(), worse[overlapping].cpu().numpy()
-    # `better` ascends: the boxes that overlap box k are worse[starts[k] : starts[k + 1]].
-    starts = torch.searchsorted(better, torch.arange(len(ranked) + 1)).tolist()
+    victims = worse[overlapping].cpu().numpy()
+    # `better` ascends: the boxes that overlap box k are victims[starts[k] : starts[k + 1]].
+    starts = torch.searchsorted(better[overlapping].cpu(), torch.arange(len(ranked) + 1)).tolist()
     suppressed = torch.zeros(len(ranked), dtype=torch.bool).numpy()
     for k in range(len(ranked)):
         if not suppressed[k]:
-            suppressed[worse[starts[k] : starts[k + 1]]] = True
+            suppressed[victims[starts[k] : starts[k + 1]]] = True
     return order[torch.from_numpy(~suppressed).to(order.device)]
 
 
@@ -251,7 +264,7 @@ def roi_align_rotated(
             continue  # a region without area has no samples, and pools to 0
         (members,) = torch.where((grids == torch.tensor([grid_h, grid_w])).all(1))
         values = input.shape[1] * bins_h * grid_h * bins_w * grid_w
-        for part in members.to(rois.device).split(max(1, _VALUES_PER_CHUNK // values)):
+        for part in torch.split(members.to(rois.device), max(1, _VALUES_PER_CHUNK // values)):
             output[part] = _sample_bins(input, rois[part], spatial_scale, output_size, (grid_h, grid_w))
     return output.to(dtype)
 

@@ -12,6 +12,7 @@ from .det_common import (
     F32,
     I64,
     best_per_row,
+    centre_and_size,
     clip,
     column,
     decode,
@@ -35,8 +36,9 @@ def normalize(b: Builder, node: Node) -> Value:
         shifted = b.onnx.Div(shifted, _per_channel(b, std))
     size = b.onnx.Reshape(b.onnx.Cast(im_info, to=I64), ints(b, -1, 3, 1, 1))
     height, width, _ = split(b, size, (1, 1, 1), axis=1)
-    rows = b.onnx.Less(b.onnx.Unsqueeze(iota(b, data, 2), ints(b, 1)), height)
-    columns = b.onnx.Less(iota(b, data, 3), width)
+    shape = b.onnx.Shape(data)
+    rows = b.onnx.Less(b.onnx.Unsqueeze(iota(b, shape, 2), ints(b, 1)), height)
+    columns = b.onnx.Less(iota(b, shape, 3), width)
     return b.onnx.Where(b.onnx.And(rows, columns), shifted, scalar(b, 0.0))
 
 
@@ -53,7 +55,8 @@ def apply_deltas(b: Builder, node: Node) -> Value:
     # -1 stands for the rows: there may be none of them, and -1 for anything else would be ambiguous then.
     per_row = b.onnx.Reshape(deltas, ints(b, -1, columns // 4, 4))
     weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
-    decoded = decode(b, per_row, b.onnx.Unsqueeze(boxes, ints(b, 1)), weights, clamp)  # type: ignore[arg-type]
+    centre, size = centre_and_size(b, b.onnx.Unsqueeze(boxes, ints(b, 1)))
+    decoded = decode(b, per_row, centre, size, weights, clamp)  # type: ignore[arg-type]
     return b.onnx.Reshape(decoded, ints(b, -1, columns))
 
 
@@ -77,7 +80,7 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
         by_class = b.onnx.Expand(by_class, ints(b, classes - 1, 1, 1))
     class_scores = b.onnx.Transpose(foreground, perm=[1, 0])  # [K, R]
 
-    images = b.onnx.Unsqueeze(iota(b, im_info, 0), ints(b, 1))  # [N, 1]
+    images = b.onnx.Unsqueeze(iota(b, b.onnx.Shape(im_info), 0), ints(b, 1))  # [N, 1]
     of_image = b.onnx.And(b.onnx.Equal(batch_index, images), finite)  # [N, R]
     never = min(threshold, 0.0) - 1.0
     candidates = b.onnx.Where(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from detc.ir import Builder, Value
 
 I64 = torch.int64
@@ -29,10 +30,9 @@ def scalar(b: Builder, value: float) -> Value:
     return b.constant(float(value), F32)
 
 
-def iota(b: Builder, like: Value, axis: int) -> Value:
-    """0, 1, 2, ... as many as `like` is long on that axis: i64[n]."""
-    length = b.onnx.Squeeze(b.onnx.Shape(like, start=axis, end=axis + 1), ints(b, 0))
-    return b.onnx.Range(b.constant(0, I64), length, b.constant(1, I64))
+def iota(b: Builder, shape: Value, axis: int) -> Value:
+    """0, 1, 2, ... as many as the shape i64[rank] says for that axis: i64[n]."""
+    return b.onnx.Range(b.constant(0, I64), b.onnx.Gather(shape, b.constant(axis, I64)), b.constant(1, I64))
 
 
 def split(b: Builder, value: Value, sizes: tuple[int, ...], axis: int) -> tuple[Value, ...]:
@@ -51,20 +51,28 @@ def clip(b: Builder, boxes: Value, bounds: Value) -> Value:
     return b.onnx.Min([b.onnx.Max([boxes, scalar(b, 0.0)]), bounds])
 
 
-def decode(b: Builder, deltas: Value, boxes: Value, weights: tuple[float, ...], scale_clamp: float) -> Value:
-    """`det.apply_deltas` on the last axis: deltas [..., 4] and boxes [..., 4] that broadcast against them."""
-    low, high = split(b, boxes, (2, 2), axis=-1)
+def decode(
+    b: Builder, deltas: Value, centre: Value, size: Value, weights: tuple[float, ...], scale_clamp: float
+) -> Value:
+    """`det.apply_deltas` on the last axis: deltas [..., 4] for boxes given by centre and size [..., 2].
+
+    Coordinates go through elementwise operators only: a matrix product would take fewer of them, but accelerators
+    round its operands to ten bits of mantissa, which is half a pixel.
+    """
+    if any(w != 1.0 for w in weights):
+        deltas = b.onnx.Div(deltas, floats(b, *weights))
     move, grow = split(b, deltas, (2, 2), axis=-1)
-    if tuple(weights[:2]) != (1.0, 1.0):
-        move = b.onnx.Div(move, floats(b, *weights[:2]))
-    if tuple(weights[2:]) != (1.0, 1.0):
-        grow = b.onnx.Div(grow, floats(b, *weights[2:]))
+    moved = b.onnx.Add(b.onnx.Mul(move, size), centre)
+    growth = b.onnx.Exp(b.onnx.Min([grow, scalar(b, scale_clamp)]))
+    half = b.onnx.Mul(growth, b.onnx.Mul(size, scalar(b, 0.5)))
+    return b.onnx.Concat([b.onnx.Sub(moved, half), b.onnx.Add(moved, half)], axis=-1)
+
+
+def centre_and_size(b: Builder, boxes: Value) -> tuple[Value, Value]:
+    """Boxes x0 y0 x1 y1 [..., 4] as centre [..., 2] and size [..., 2]."""
+    low, high = split(b, boxes, (2, 2), axis=-1)
     size = b.onnx.Sub(high, low)
-    centre = b.onnx.Add(b.onnx.Mul(move, size), b.onnx.Add(low, b.onnx.Mul(size, scalar(b, 0.5))))
-    half = b.onnx.Mul(
-        b.onnx.Mul(b.onnx.Exp(b.onnx.Min([grow, scalar(b, scale_clamp)])), size), scalar(b, 0.5)
-    )
-    return b.onnx.Concat([b.onnx.Sub(centre, half), b.onnx.Add(centre, half)], axis=-1)
+    return b.onnx.Add(low, b.onnx.Mul(size, scalar(b, 0.5))), size
 
 
 def magnitude(b: Builder, value: Value, axis: int) -> Value:

@@ -6,7 +6,7 @@ from detc.ir import Builder, Node, Value
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
-from .det_common import F32, I64, ints, scalar, split
+from .det_common import F32, ints, scalar, split
 
 
 def mask_inference(b: Builder, node: Node) -> Value:
@@ -31,9 +31,9 @@ def paste_masks(b: Builder, node: Node) -> Value:
     scale = b.onnx.Div(scalar(b, float(side)), b.onnx.Sub(high, low))
     largest = b.onnx.ReduceMax(output_size, ints(b, 0), keepdims=0)  # [2]: height, width
     length = b.onnx.ReduceMax(largest, ints(b, 0), keepdims=0)
-    pixels = b.onnx.Cast(b.onnx.Range(b.constant(0, I64), length, b.constant(1, I64)), to=F32)
     # Pixel p's centre is p + 0.5; mask cell m's centre is m + 0.5 in mask pixels.
-    place = b.onnx.Mul(b.onnx.Sub(b.onnx.Add(pixels, scalar(b, 0.5)), low), scale)  # [D, 2, M]
+    pixels = b.onnx.Range(scalar(b, 0.5), b.onnx.Cast(length, to=F32), scalar(b, 1.0))
+    place = b.onnx.Mul(b.onnx.Sub(pixels, low), scale)  # [D, 2, M]
     cells = b.constant([m + 0.5 for m in range(side)], F32)
     distance = b.onnx.Abs(b.onnx.Sub(b.onnx.Unsqueeze(place, ints(b, 3)), cells))  # [D, 2, M, S]
     weights = b.onnx.Relu(b.onnx.Sub(scalar(b, 1.0), distance))

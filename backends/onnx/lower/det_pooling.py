@@ -6,12 +6,13 @@ import math
 import struct
 
 import torch
+
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import assign_levels, level_range
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
-from .det_common import I64, floats, ints, split
+from .det_common import F32, I64, ints, split
 
 
 def level_thresholds(scales: tuple[float, ...], canonical_box_size: int, canonical_level: int) -> list[float]:
@@ -53,22 +54,20 @@ def roi_pool(b: Builder, node: Node) -> Value:
     size, level = node.attributes["canonical_box_size"], node.attributes["canonical_level"]
     thresholds = level_thresholds(scales, size, level)  # type: ignore[arg-type]
     low, high = split(b, boxes, (2, 2), axis=1)
-    area = b.onnx.ReduceProd(b.onnx.Sub(high, low), ints(b, 1), keepdims=1)
-    passed = b.onnx.Cast(b.onnx.GreaterOrEqual(area, floats(b, *thresholds)), to=I64)  # [R, L - 1]
-    levels = b.onnx.ReduceSum(passed, ints(b, 1), keepdims=0)
-    rows = b.onnx.Shape(levels)
-    _, order = b.onnx.TopK(levels, rows, axis=0, largest=0)
-    at_least = b.onnx.ReduceSum(passed, ints(b, 0), keepdims=0)
-    counts = b.onnx.Sub(
-        b.onnx.Concat([rows, at_least], axis=0), b.onnx.Concat([at_least, ints(b, 0)], axis=0)
-    )
+    area = b.onnx.ReduceProd(b.onnx.Sub(high, low), ints(b, 1), keepdims=0)  # [R]
+    least = b.constant([[-math.inf], *([t] for t in thresholds)], F32)
+    most = b.constant([*([t] for t in thresholds), [math.inf]], F32)
+    belongs = b.onnx.And(b.onnx.GreaterOrEqual(area, least), b.onnx.Less(area, most))  # [L, R]
+    # NonZero lists the places by level: its second row is the order, finest level first.
+    order = b.onnx.Gather(b.onnx.NonZero(belongs), b.constant(1, I64), axis=0)
+    counts = b.onnx.ReduceSum(b.onnx.Cast(belongs, to=I64), ints(b, 1), keepdims=0)
     box_parts = b.onnx.Split(b.onnx.Gather(boxes, order, axis=0), counts, axis=0)
     index_parts = b.onnx.Split(b.onnx.Gather(batch_index, order, axis=0), counts, axis=0)
     pooled = [
         _align(b, node, feature, part, index, float(scale))
         for feature, part, index, scale in zip(features, box_parts, index_parts, scales, strict=True)
     ]
-    _, back = b.onnx.TopK(order, rows, axis=0, largest=0)
+    _, back = b.onnx.TopK(order, b.onnx.Shape(order), axis=0, largest=0)
     return b.onnx.Gather(b.onnx.Concat(pooled, axis=0), back, axis=0)
 
 

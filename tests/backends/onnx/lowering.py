@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import openvino
 import torch
+
 from detc.backends.onnx.emit import emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.runtime import OnnxRuntimeModel
@@ -34,6 +35,8 @@ class Case:
         nodes: how many ONNX nodes it must become at most.
         low, high: the range of the random inputs.
         openvino: whether OpenVINO runs it too; where it does not, the case says why.
+        openvino_sizes: the runs that OpenVINO takes part in, all if None.
+        multiples: known divisors of symbols.
     """
 
     name: str
@@ -45,7 +48,7 @@ class Case:
     high: float = 2.0
     openvino: bool = True
     openvino_sizes: Sequence[Sizes] | None = None
-    seed: int = field(default=0)
+    multiples: Mapping[str, int] = field(default_factory=dict)
 
 
 def weight(b: Builder, *shape: int, low: float = -1.0, high: float = 1.0) -> Any:
@@ -58,7 +61,9 @@ def weight(b: Builder, *shape: int, low: float = -1.0, high: float = 1.0) -> Any
 def build(case: Case) -> Graph:
     """The case's graph of aten ops."""
     graph = Graph("case", "flat")
-    values = [graph.add_input(f"x{i}", parse_type(text)) for i, text in enumerate(case.inputs)]
+    values = [
+        graph.add_input(f"x{i}", parse_type(text, case.multiples)) for i, text in enumerate(case.inputs)
+    ]
     b = Builder(graph, source="model.layer")
     outputs = case.make(b, *values)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
@@ -77,7 +82,7 @@ def lower(graph: Graph) -> Graph:
 
 def example(graph: Graph, sizes: Sizes, case: Case) -> dict[str, torch.Tensor]:
     """Random inputs of the graph's types at these sizes."""
-    generator = torch.Generator().manual_seed(case.seed)
+    generator = torch.Generator().manual_seed(0)
     data: dict[str, torch.Tensor] = {}
     for value in graph.inputs:
         assert isinstance(value.type, TensorType)

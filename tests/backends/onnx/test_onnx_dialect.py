@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 import pytest
 import torch
+
+import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.ir import Builder, Graph, IRError, TensorType, get_op, parse_graph, print_graph, run, symbol, verify
 from detc.ir.equality import difference
 
@@ -89,6 +90,7 @@ F, L, B = torch.float32, torch.int64, torch.bool
         ("Slice", [(F, (N, 3)), (L, (1,)), (L, (1,)), None], {3: [1]}, {}, "f32[N,d1]"),
         ("Pad", [(F, (N, 3, H)), None], {1: [0, 1, 0, 0, 1, 0]}, {}, "f32[N,5,H]"),
         ("Reshape", [(F, (N, 3, H)), None], {1: [0, -1]}, {}, "f32[N,d0]"),
+        ("Reshape", [(F, (N, 3, 4)), None], {1: [-1, 12]}, {}, "f32[N,12]"),
         ("Resize", [(F, (N, 3, H, W)), None, None, (L, (4,))], None, {}, "f32[d0,d1,d2,d3]"),
         ("BatchNormalization", [(F, (N, 3, H)), *[(F, (3,))] * 4], None, {}, "f32[N,3,H]"),
     ],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 import numpy as np
 import onnx
 import pytest
 import torch
-from detc.backends.onnx import emit as emit_module
-from detc.backends.onnx.emit import emit
+
+import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
+from detc.backends.onnx.emit import OnnxModel, emit
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import Builder, Graph, InputError, IRError, TensorType, run, symbol, verify
 
@@ -132,15 +132,16 @@ def test_bad_files_are_named(tmp_path):
         OnnxRuntimeModel(broken)
 
 
-def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_file(tmp_path):
     model = emit(small_graph())
     path = tmp_path / "m.onnx"
     path.write_bytes(b"old")
     with pytest.raises(InputError, match="does not exist"):
         model.save(tmp_path / "nowhere" / "m.onnx")
-    monkeypatch.setattr(emit_module, "SIZE_LIMIT", 100)
-    with pytest.raises(InputError, match="holds at most 2 GiB"):
-        model.save(path)
+    # One number that claims to be a billion: what is too large is found before anything is written.
+    huge = OnnxModel(model.skeleton, {"huge": torch.zeros(1).expand(2**20, 2**10)})
+    with pytest.raises(InputError, match=r"takes 4\.0 GiB; an ONNX file holds at most 2 GiB"):
+        huge.save(path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
