@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.detection import detector, detector_inputs, fitting
 
 from detc.ir import Builder, Graph, IRError, run, verify
 from detc.ir.dialects.instances import InstancesBatch
@@ -25,6 +24,7 @@ from detc.passes import (
     detection_groups,
 )
 from tests.checks import body_of, check_round_trip, check_use_lists, graph_of, joined
+from tests.detection import detector, detector_inputs, fitting
 
 INPUTS = [
     detector_inputs(),

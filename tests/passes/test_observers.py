@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.detection import detector, detector_inputs
 from safetensors.torch import save_file
 from typing_extensions import override
 
@@ -37,6 +36,7 @@ from detc.passes import (
     load_dump,
 )
 from tests.checks import graph_of, joined, random_inputs
+from tests.detection import detector, detector_inputs
 
 TEXT = joined("""
     input %x: f32[N,3,H,W]
