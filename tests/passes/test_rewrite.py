@@ -398,9 +398,14 @@ def test_what_lies_downstream_of_a_late_rewrite_is_looked_at_again() -> None:
 
     second = Rule(lambda p, x: p.aten.abs(x), lambda b, m: b.aten.tanh(m.x))
     third = Rule(lambda p, x: p.aten.neg(p.aten.tanh(x)), lambda b, m: b.aten.sigmoid(m.x))
-    graph = graph_of(X + "%a: f32[N,4] = aten.relu(%x)\n%b: f32[N,4] = aten.neg(%a)\nreturn out=%b")
+    lines = """
+        %a: f32[N,4] = aten.relu(%x)
+        %b: f32[N,4] = aten.neg(%a)
+        %c: f32[N,4] = aten.cos(%x)
+        return b=%b, c=%c"""
+    graph = graph_of(X + joined(lines))
     apply_rules(graph, [First(), second, third], Context())
-    assert [node.op.name for node in graph] == ["aten.sigmoid"]
+    assert [node.op.name for node in graph] == ["aten.sigmoid", "aten.cos"]
 
 
 def test_many_insertions_at_one_place_keep_the_order() -> None:
