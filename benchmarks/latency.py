@@ -24,6 +24,7 @@ from .report import THREADS
 Sides = Mapping[str, Callable[[], Any]]
 
 _CONVOLUTIONS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm")
+"""What counts as the network's own layers. MatMul does not: it pastes masks."""
 
 
 def take_turns(sides: Sides, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
@@ -87,7 +88,16 @@ def latency_full(options: argparse.Namespace) -> dict[str, Any]:
         }
         wall = take_turns(running, options.rounds, time.perf_counter)
         cpu = take_turns(sides(1), max(1, options.rounds // 2), time.process_time)
-    return {"work": work, "wall": wall, "cpu": cpu, **bound(options.ours, own_feed, options.rounds)}
+    few = max(1, options.rounds // 2)
+    peer_input = session(options.peer, THREADS).get_inputs()[0].name
+    return {
+        "work": work,
+        "wall": wall,
+        "cpu": cpu,
+        "profile": bound(options.ours, own_feed, options.rounds),
+        "profile_1": bound(options.ours, own_feed, few, 1),
+        "profile_peer": bound(options.peer, {peer_input: peer_feed.numpy()}, few),
+    }
 
 
 def latency_small(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +114,7 @@ def latency_small(options: argparse.Namespace) -> dict[str, Any]:
         found = len(sides["eager ours"]()[0]["instances"])
         work = {"detections": len(sides["ours"]()[0]), "eager_detections": found}
         wall = take_turns(sides, options.rounds, time.perf_counter)
-    return {"work": work, "wall": wall, **bound(options.ours, own_feed, options.rounds)}
+    return {"work": work, "wall": wall, "profile": bound(options.ours, own_feed, options.rounds)}
 
 
 def _share_matched(boxes: torch.Tensor, others: torch.Tensor, iou: float) -> float:
@@ -113,14 +123,14 @@ def _share_matched(boxes: torch.Tensor, others: torch.Tensor, iou: float) -> flo
     return float((box_iou(boxes, others).amax(dim=1) > iou).float().mean())
 
 
-def bound(path: str, feed: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+def bound(path: str, feed: Mapping[str, Any], rounds: int, threads: int = THREADS) -> dict[str, Any]:
     """How near a file comes to its own convolutions and gemms: medians of runs that onnxruntime profiles.
 
     Returns `total` and `convolutions` in seconds and their ratio `near`, all of one run each; `by_op`: for each op
     type its milliseconds and nodes; `slowest`: the nodes that are no convolutions, the slowest first.
     """
     with tempfile.TemporaryDirectory() as folder:
-        profiled = session(path, THREADS, str(Path(folder) / "profile"))
+        profiled = session(path, threads, str(Path(folder) / "profile"))
         for _ in range(rounds + 1):
             profiled.run(None, feed)
         events = json.loads(Path(profiled.end_profiling()).read_text())
@@ -131,7 +141,11 @@ def bound(path: str, feed: Mapping[str, Any], rounds: int) -> dict[str, Any]:
         inside = [e for e in kernels if start <= e["ts"] < start + length]
         runs.append(
             {
-                e["name"].removesuffix("_kernel_time"): (e["args"]["op_name"], e["dur"], _bounds(e))
+                e["name"].removesuffix("_kernel_time"): (
+                    e["args"]["op_name"],
+                    e["dur"],
+                    e["args"]["op_name"] in _CONVOLUTIONS,
+                )
                 for e in inside
             }
         )
@@ -153,12 +167,6 @@ def bound(path: str, feed: Mapping[str, Any], rounds: int) -> dict[str, Any]:
         "by_op": [(op, ms, nodes[op]) for op, ms in by_op.most_common()],
         "slowest": [(name, runs[0][name][0], by_node[name], shapes[name]) for name in slowest[:15]],
     }
-
-
-def _bounds(event: Mapping[str, Any]) -> bool:
-    """Whether a kernel is one of the network's own layers: matrix products count with constant matrices only."""
-    op = event["args"]["op_name"]
-    return op in _CONVOLUTIONS
 
 
 def _shapes(event: Mapping[str, Any]) -> str:

@@ -74,19 +74,22 @@ def compile_ours(options: argparse.Namespace) -> dict[str, Any]:
     import onnx  # noqa: F401
     import torchvision  # noqa: F401
 
-    import detc
+    from detc.api import emit, pipeline
+    from detc.frontend import capture
 
     baseline = peak_bytes()
     model = models.MODELS[options.model]()
+    if options.weights:
+        models.with_peer_weights(model, models.peer(options.weights))
     watch = Stopwatch()
     # The lines of `detc.compile`.
     with watch.stage("capture"):
-        graph = detc.capture(model)
+        graph = capture(model)
     with watch.stage("passes"):
-        passes = detc.pipeline("onnx", postprocess=not options.raw, masks="roi" if options.raw else "pasted")
+        passes = pipeline("onnx", postprocess=not options.raw, masks="roi" if options.raw else "pasted")
         lowered = passes.run(graph, verify=not options.no_verify)
     with watch.stage("emit"):
-        artifact = detc.emit(lowered)
+        artifact = emit(lowered)
         artifact.save(options.output)
     peak = peak_bytes()
     weights = sum({t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}.values())

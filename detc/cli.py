@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,14 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            # torch's warnings are for those who write models, not for those who compile them.
+            warnings.simplefilter("ignore")
+        return _main(options)
+
+
+def _main(options: argparse.Namespace) -> int:
     stages = Stages(live=not getattr(options, "print_after", None))
     try:
         # Most commands need torch in the end, and its import is the first thing that takes long.

@@ -78,6 +78,12 @@ def trace(
 
     try:
         traced = _record(flat, fakes, root, path)
+        fixed = world.decided()
+        if fixed is not None:
+            raise UnsupportedError(
+                f"{path or type(function).__qualname__} asks whether the size {fixed} is a certain number, and can be "
+                "traced for that one only. Register an importer for its class with @detc.importer"
+            )
         outputs = _Import(builder, traced, world, values, root, path).run()
     except _NeedsFunctionalization:
         traced = _record(torch.func.functionalize(flat), fakes, root, path, pre_dispatch=False)

@@ -323,3 +323,23 @@ def test_inputs_of_a_compiled_detector(compiled: Callable[..., detc.Artifact]) -
     ):
         with pytest.raises(detc.InputError, match=f"^{message}"):
             artifact(batch)  # type: ignore[arg-type]
+
+
+class SkipIfEmpty(nn.Module):
+    """Asks for the number of rows."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) if len(x) else x.new_zeros(0, 128)
+
+
+def test_a_module_that_looks_at_a_size() -> None:
+    model = detc.load_model(zoo.config_path(NAME), zoo.weights_path(NAME))
+    model.roi_heads.box_head = SkipIfEmpty(model.roi_heads.box_head).eval()
+    with pytest.raises(
+        detc.UnsupportedError, match=r"^roi_heads.box_head asks whether the size proposals is a certain"
+    ):
+        detc.capture(model)

@@ -41,33 +41,42 @@ def fast_rcnn_output_layers(
     capture: Capture, predictor: Any, features: Value, boxes: Value, batch_index: Value, im_info: Value
 ) -> Value:
     """Detections as instances: pred_boxes, scores, pred_classes, batch_index."""
+    decoded, scores = _predict(capture, predictor, features, boxes)
+    return _infer_boxes(capture, predictor, decoded, scores, batch_index, im_info)
+
+
+def _predict(capture: Capture, predictor: Any, features: Value, boxes: Value) -> tuple[Value, Value]:
+    """The predictor's decoded boxes f32[R,K*4] and probabilities f32[R,K+1]."""
     logits, deltas = capture.trace(predictor, features)
-    build = capture.build
+    build, transform = capture.build, predictor.box2box_transform
     scores = (
         build.aten.sigmoid(logits) if predictor.use_sigmoid_ce else build.aten.softmax.int(logits, dim=-1)
     )
-    transform = predictor.box2box_transform
     decoded = build.det.apply_deltas(
         deltas,
         boxes,
         weights=[float(w) for w in transform.weights],
         scale_clamp=float(transform.scale_clamp),
     )
+    return decoded, scores
+
+
+def _infer_boxes(
+    capture: Capture, predictor: Any, boxes: Value, scores: Value, batch_index: Value, im_info: Value
+) -> Value:
+    """Detections by the predictor's thresholds."""
+    thresholds = {
+        "score_thresh": float(predictor.test_score_thresh),
+        "nms_thresh": float(predictor.test_nms_thresh),
+        "topk_per_image": int(predictor.test_topk_per_image),
+    }
     capture.graph.metadata.update(
         num_classes=int(predictor.num_classes),
-        score_thresh=float(predictor.test_score_thresh),
-        nms_thresh=float(predictor.test_nms_thresh),
-        detections_per_image=int(predictor.test_topk_per_image),
+        score_thresh=thresholds["score_thresh"],
+        nms_thresh=thresholds["nms_thresh"],
+        detections_per_image=thresholds["topk_per_image"],
     )
-    found = build.det.box_inference(
-        decoded,
-        scores,
-        batch_index,
-        im_info,
-        score_thresh=float(predictor.test_score_thresh),
-        nms_thresh=float(predictor.test_nms_thresh),
-        topk_per_image=int(predictor.test_topk_per_image),
-    )
+    found = capture.build.det.box_inference(boxes, scores, batch_index, im_info, **thresholds)
     return _detections(capture, *found)
 
 
@@ -100,20 +109,81 @@ def standard_roi_heads(
     pooled = capture.call(heads.box_pooler, maps, boxes, batch_index)
     box_features = capture.call(heads.box_head, pooled)
     detections: Value = capture.call(heads.box_predictor, box_features, boxes, batch_index, images.im_info)
+    return _given_boxes(capture, heads, features, detections)
+
+
+@importer(
+    "CascadeROIHeads",
+    relies_on=(
+        "forward",
+        "_forward_box",
+        "_run_stage",
+        "_create_proposals_from_boxes",
+        "_forward_mask",
+        "_forward_keypoint",
+        "forward_with_given_boxes",
+    ),
+)
+def cascade_roi_heads(
+    capture: Capture, heads: Any, images: Images, features: dict[str, Value], proposals: Value
+) -> Value:
+    """Each stage refines the boxes of the one before; the scores are the mean over the stages."""
+    build, maps = capture.build, [features[name] for name in heads.box_in_features]
+    boxes = build.instances.get(proposals, field="proposal_boxes")
+    batch_index = build.instances.get(proposals, field="batch_index")
+    total: Value | None = None
+    for stage, (head, predictor) in enumerate(zip(heads.box_head, heads.box_predictor, strict=True)):
+        if stage > 0:
+            boxes = build.det.clip_boxes(boxes, batch_index, images.im_info)
+        pooled = capture.call(heads.box_pooler, maps, boxes, batch_index)
+        box_features = capture.call(head, pooled)
+        with capture.at(predictor):
+            boxes, scores = _predict(capture, predictor, box_features, boxes)
+        total = scores if total is None else build.aten.add.Tensor(total, scores)
+    mean = build.aten.mul.Tensor(total, other=1.0 / len(heads.box_predictor))
+    detections = _infer_boxes(capture, heads.box_predictor[-1], boxes, mean, batch_index, images.im_info)
+    return _given_boxes(capture, heads, features, detections)
+
+
+@importer(
+    "Res5ROIHeads",
+    relies_on=("forward", "_shared_roi_transform", "forward_with_given_boxes"),
+)
+def res5_roi_heads(
+    capture: Capture, heads: Any, images: Images, features: dict[str, Value], proposals: Value
+) -> Value:
+    """The "C4" heads: ResNet's last stage runs on each region, for boxes and for masks alike."""
+    get, maps = capture.build.instances.get, [features[name] for name in heads.in_features]
+
+    def regions(boxes: Value, batch_index: Value) -> Value:
+        found: Value = capture.call(heads.res5, capture.call(heads.pooler, maps, boxes, batch_index))
+        return found
+
+    boxes, batch_index = get(proposals, field="proposal_boxes"), get(proposals, field="batch_index")
+    mean = capture.build.aten.mean.dim(regions(boxes, batch_index), dim=(2, 3))
+    detections: Value = capture.call(heads.box_predictor, mean, boxes, batch_index, images.im_info)
+    if not getattr(heads, "mask_on", False):
+        return detections
+    pooled = regions(get(detections, field="pred_boxes"), get(detections, field="batch_index"))
+    return _set_masks(capture, heads.mask_head, pooled, detections)
+
+
+def _given_boxes(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
+    """The heads that take the detected boxes."""
     if getattr(heads, "keypoint_on", False):
         raise UnsupportedError(f"{capture.path(heads)}: keypoint heads are not supported")
-    if getattr(heads, "mask_on", False):
-        detections = _with_masks(capture, heads, features, detections)
-    return detections
-
-
-def _with_masks(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
+    if not getattr(heads, "mask_on", False):
+        return detections
     if heads.mask_pooler is None:
         raise UnsupportedError(f"{capture.path(heads)}: a mask head without a pooler is not supported")
     get, maps = capture.build.instances.get, [features[name] for name in heads.mask_in_features]
     boxes, batch_index = get(detections, field="pred_boxes"), get(detections, field="batch_index")
     pooled = capture.call(heads.mask_pooler, maps, boxes, batch_index)
-    masks = capture.call(heads.mask_head, pooled, get(detections, field="pred_classes"))
+    return _set_masks(capture, heads.mask_head, pooled, detections)
+
+
+def _set_masks(capture: Capture, mask_head: Any, pooled: Value, detections: Value) -> Value:
+    masks = capture.call(mask_head, pooled, capture.build.instances.get(detections, field="pred_classes"))
     result: Value = capture.build.instances.set(detections, masks, field="pred_masks")
     result.name = "detections"
     return result

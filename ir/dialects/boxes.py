@@ -159,6 +159,21 @@ def box_inference(
     )
 
 
+def _clip_type(boxes: Type, batch_index: Type, im_info: Type) -> Type:
+    tensor(batch_index, 1, "batch_index")
+    tensor(im_info, 2, "im_info")
+    return tensor(boxes, 2, "boxes")
+
+
+@op("det.clip_boxes", infer=_clip_type)
+def clip_boxes(boxes: Tensor, batch_index: Tensor, im_info: Tensor) -> Tensor:
+    """Boxes cut to their images.
+
+    Shapes: boxes f32[R,4]; batch_index i64[R]; im_info f32[N,3], rows (height, width, scale).
+    """
+    return clip(boxes, box_sizes(im_info, batch_index))
+
+
 def _rescale_type(boxes: Type, batch_index: Type, im_info: Type, output_size: Type) -> Type:
     tensor(batch_index, 1, "batch_index")
     tensor(im_info, 2, "im_info")

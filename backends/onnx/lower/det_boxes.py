@@ -110,6 +110,12 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
     ]
 
 
+def clip_boxes(b: Builder, node: Node) -> Value:
+    """Each box against its own image's bounds."""
+    boxes, batch_index, im_info = (node.operand(i) for i in range(3))
+    return clip(b, boxes, b.onnx.Gather(whwh(b, im_info), batch_index, axis=0))
+
+
 def rescale_boxes(b: Builder, node: Node) -> Value:
     """Scale and clip, with each box's own image's factors."""
     boxes, batch_index, im_info, output_size = (node.operand(i) for i in range(4))
@@ -131,6 +137,7 @@ TABLE: dict[str, LoweringRule] = {
     "det.normalize": normalize,
     "det.apply_deltas": apply_deltas,
     "det.box_inference": box_inference,
+    "det.clip_boxes": clip_boxes,
     "det.rescale_boxes": rescale_boxes,
     "det.nonempty": nonempty,
 }

@@ -1,0 +1,104 @@
+"""From a picture to the model's input, as detectron2's DefaultPredictor makes it; and drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import detc
+from detc.detections import run_lengths
+from detc.frontend.detectron2.dataset import COCO_CLASSES, known_class_names
+from detc.frontend.structures import Boxes, Instances
+from detc.images import model_input, read_image, save_image
+from detc.picture import draw
+from tests import parity, zoo
+
+NAME = "mask_rcnn_R_50_FPN"
+
+
+@pytest.mark.parametrize(
+    ("size", "limits", "expected"),
+    [
+        # height x width; the formula is that of detectron2's ResizeShortestEdge.get_output_shape.
+        ((480, 640), (800, 1333), (800, 1067)),
+        ((640, 480), (800, 1333), (1067, 800)),
+        ((1080, 1920), (800, 1333), (750, 1333)),
+        ((427, 640), (800, 1333), (800, 1199)),
+        ((100, 1000), (800, 1333), (133, 1333)),
+        ((203, 251), (0, 1333), (203, 251)),
+        ((800, 1333), (800, 1333), (800, 1333)),
+    ],
+)
+def test_resizing(size: tuple[int, int], limits: tuple[int, int], expected: tuple[int, int]) -> None:
+    image = Image.new("RGB", (size[1], size[0]))
+    given = model_input(image, {"min_size_test": limits[0], "max_size_test": limits[1]})
+    assert tuple(given["image"].shape) == (3, *expected)
+    assert (given["height"], given["width"]) == size
+
+
+def test_channels() -> None:
+    image = Image.new("RGB", (4, 2), (1, 2, 3))
+    for order, channels in (("BGR", [3, 2, 1]), ("RGB", [1, 2, 3])):
+        tensor = model_input(image, {"input_format": order})["image"]
+        assert tensor.dtype == torch.float32
+        assert tensor[:, 0, 0].tolist() == channels
+    with pytest.raises(detc.InputError, match="takes images as YUV"):
+        model_input(image, {"input_format": "YUV"})
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").size == (20, 40)
+
+
+def test_test_settings_reach_the_artifact(compiled: Callable[..., detc.Artifact]) -> None:
+    metadata = compiled(NAME).metadata
+    assert {key: metadata[key] for key in ("min_size_test", "max_size_test", "input_format")} == {
+        "min_size_test": 0,
+        "max_size_test": 1333,
+        "input_format": "BGR",
+    }
+    assert compiled(NAME).class_names == ["0", "1", "2"]
+
+
+def test_predict_takes_pictures(compiled: Callable[..., detc.Artifact]) -> None:
+    artifact = compiled(NAME)
+    found = artifact.predict(read_image(zoo.ZOO / "scenes" / "scene3.png"))
+    (expected,) = artifact([{"image": zoo.scene(3)}])
+    parity.assert_detections_match(parity.detections(found), parity.detections(expected["instances"]))
+
+
+def test_class_names_of_coco() -> None:
+    coco = {"DATASETS": {"TRAIN": ("coco_2017_train",), "TEST": ("coco_2017_val",)}}
+    assert len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
+    assert known_class_names(coco, 80) == list(COCO_CLASSES)
+    assert known_class_names(coco, 3) is None
+    assert known_class_names({"DATASETS": {"TRAIN": ("mine",), "TEST": ()}}, 80) is None
+    assert known_class_names({"DATASETS": {"TRAIN": (), "TEST": ()}}, 80) is None
+
+
+def test_run_lengths() -> None:
+    assert run_lengths(np.array([[0, 1], [0, 1], [1, 1]], dtype=bool)) == [2, 4]
+    assert run_lengths(np.array([[1, 0]], dtype=bool)) == [0, 1, 1]
+    assert run_lengths(np.zeros((2, 3), dtype=bool)) == [6]
+
+
+def test_drawing_without_masks_or_names(tmp_path: Path) -> None:
+    instances = Instances((30, 50))
+    instances.pred_boxes = Boxes(torch.tensor([[5.0, 5.0, 25.0, 20.0]]))
+    instances.scores = torch.tensor([0.75])
+    instances.pred_classes = torch.tensor([7])
+    image = Image.new("RGB", (50, 30), (9, 9, 9))
+    drawn = draw(image, instances, [])
+    assert drawn.size == (50 * 16, 30 * 16)
+    assert np.asarray(drawn).max() > 100
+    assert np.asarray(draw(image, instances[:0], [])).max() == 9
+    save_image(drawn, tmp_path / "drawn.jpg")
+    assert Image.open(tmp_path / "drawn.jpg").size == drawn.size
