@@ -96,8 +96,9 @@ def _fused_weights(build: Builder, logits: Node, deltas: Node) -> tuple[Value, V
         scores, boxes = logits.operand(i), deltas.operand(i)
         assert isinstance(scores, Constant) and isinstance(boxes, Constant)
         # For each anchor its logit, then its deltas.
+        rest = scores.data.shape[1:]
         both = torch.cat(
-            [scores.data.unflatten(0, (anchors, 1)), boxes.data.unflatten(0, (anchors, -1))], dim=1
+            [scores.data.reshape(anchors, 1, *rest), boxes.data.reshape(anchors, -1, *rest)], dim=1
         )
         stem = f"{scores.name or 'rpn_head'}_fused"
         made.append(build.graph.add_weight(build.graph.fresh_weight_name(stem), both.flatten(0, 1)))

@@ -16,7 +16,7 @@ import pytest
 def test_a_rule_that_never_matches_fails_the_whole_suite(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    shutil.copy(Path(__file__).with_name("rule_coverage.py"), tmp_path / "conftest.py")
     (tmp_path / "test_it.py").write_text(
         "import detc.passes\n\ndef test_nothing_matches() -> None:\n    pass\n"
     )

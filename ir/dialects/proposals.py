@@ -189,7 +189,8 @@ def dense_proposals(
     logits: list[Tensor] = []
     deltas: list[Tensor] = []
     for both, cells in zip(maps, cell_anchors, strict=True):
-        per_anchor = both.reshape(both.shape[0], len(cells), -1, *both.shape[2:])
+        count = len(cells)
+        per_anchor = both.reshape(len(both), count, both.shape[1] // count, *both.shape[2:])
         logits.append(per_anchor[:, :, 0])
         deltas.append(per_anchor[:, :, 1:].flatten(1, 2))
     return grid_proposals(

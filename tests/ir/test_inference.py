@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import graph_of, joined, random_inputs
 
 from detc.ir import (
     Builder,
@@ -18,6 +17,7 @@ from detc.ir import (
     symbol,
 )
 from detc.ir.dialects.instances import InstancesBatch
+from tests.checks import graph_of, joined, random_inputs
 
 N = symbol("N")
 

@@ -386,6 +386,28 @@ def test_rewrites_make_way_for_others_upstream_and_downstream() -> None:
     assert context.rules["the-pass", rule.name].matched == 20
 
 
+def test_what_lies_downstream_of_a_late_rewrite_is_looked_at_again() -> None:
+    # `neg` is visited while it follows `abs`; its turn comes when `abs`, a new node itself, has become `tanh`.
+    class First(RewriteRule):
+        def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
+            return p.aten.relu(x)
+
+        def rewrite(self, b: Builder, m: Match) -> Value:
+            result: Value = b.aten.abs(m.x)
+            return result
+
+    second = Rule(lambda p, x: p.aten.abs(x), lambda b, m: b.aten.tanh(m.x))
+    third = Rule(lambda p, x: p.aten.neg(p.aten.tanh(x)), lambda b, m: b.aten.sigmoid(m.x))
+    lines = """
+        %a: f32[N,4] = aten.relu(%x)
+        %b: f32[N,4] = aten.neg(%a)
+        %c: f32[N,4] = aten.cos(%x)
+        return b=%b, c=%c"""
+    graph = graph_of(X + joined(lines))
+    apply_rules(graph, [First(), second, third], Context())
+    assert [node.op.name for node in graph] == ["aten.sigmoid", "aten.cos"]
+
+
 def test_many_insertions_at_one_place_keep_the_order() -> None:
     # Between two nodes there is room for about twenty halvings before all are numbered anew.
     def rewrite(b: Builder, m: Match) -> Value:

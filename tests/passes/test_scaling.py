@@ -6,17 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.scaling import PASSES, measure, synthetic_graph, table
 from detc.ir import Graph, print_graph, verify
 from detc.passes import Context, Pass
-
-sys.path.append(str(Path(__file__).parents[2]))
-
-from benchmarks.scaling import PASSES, measure, synthetic_graph, table
 
 SMALL, LARGE = 400, 3200
 
