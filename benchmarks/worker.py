@@ -73,9 +73,9 @@ def compile_ours(options: argparse.Namespace) -> dict[str, Any]:
     """
     import onnx  # noqa: F401
     import torchvision  # noqa: F401
-    from detc.frontend import capture
 
     from detc.api import emit, pipeline
+    from detc.frontend import capture
 
     baseline = peak_bytes()
     model = models.MODELS[options.model]()
@@ -125,6 +125,9 @@ def export_peer(options: argparse.Namespace) -> dict[str, Any]:
 
 def try_dynamo(options: argparse.Namespace) -> dict[str, Any]:
     """Whether torch's current exporter takes torchvision's model, and what it says if not."""
+    # Without this package the exporter fails on every model, which would say nothing about this one.
+    import onnxscript  # noqa: F401
+
     model = models.peer(options.weights)
     picture = models.peer_image(models.image())
     warnings.simplefilter("ignore")

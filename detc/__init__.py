@@ -71,17 +71,24 @@ __all__ = [
     "pipeline",
 ]
 
-_HOMES = ("detc.ir", "detc.passes", "detc.frontend", "detc.detector", "detc.load", "detc.checks", "detc.api")
+_HOMES = {
+    "detc.api": ("compile", "emit", "pipeline"),
+    "detc.checks": ("Parity", "check_parity"),
+    "detc.detector": ("Artifact", "Detector"),
+    "detc.frontend": ("capture", "importer", "load_model"),
+    "detc.ir": ("DetcError", "Graph", "InputError", "UnsupportedError", "parse_graph"),
+    "detc.load": ("load_artifact",),
+}
+"""Where the names are from; those that are not listed are from detc.passes."""
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import, and `detc --help` imports this package: names are looked up when first used.
-    if name in __all__:
-        for home in map(import_module, _HOMES):
-            if name in vars(home):
-                globals()[name] = found = getattr(home, name)
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "detc.passes")
+    globals()[name] = found = getattr(import_module(home), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -31,7 +31,7 @@ def pipeline(target: str, *, postprocess: bool = False, masks: str = "roi") -> P
     if masks not in MASKS:
         raise InputError(f"masks are {' or '.join(MASKS)}, not {masks!r}")
     if masks == "pasted" and not postprocess:
-        raise InputError("masks are pasted into the output image: ask for postprocessing too")
+        raise InputError("masks are pasted into the output image: ask for postprocessing too (--postprocess)")
     return TARGETS[target](postprocess=postprocess, masks=masks)
 
 

@@ -48,15 +48,17 @@ class Detector:
         metadata: what the artifact says about itself: class names, thresholds, input format, schema.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        """Errors:
-        InputError: the artifact is no detector of detc's.
+    def __init__(self, runtime: Runtime, source: str = "the file") -> None:
+        """Run the artifact in `runtime`; `source` is what messages call it.
+
+        Errors:
+            InputError: the artifact is no detector of detc's.
         """
         self.runtime = runtime
         self.metadata = dict(runtime.metadata)
         if "data" not in runtime.input_names or "size_divisibility" not in self.metadata:
             raise InputError(
-                "this file is no detector that detc wrote: it lacks the input 'data' or its metadata"
+                f"{source} is no detector that detc wrote: it lacks the input 'data' or detc's metadata"
             )
 
     @property

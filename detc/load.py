@@ -22,4 +22,4 @@ def load_artifact(path: str | os.PathLike[str]) -> Detector:
         raise InputError(f"there is no file {file}")
     if file.suffix.lower() != ".onnx":
         raise InputError(f"cannot tell what {file} is: compiled detectors end in .onnx")
-    return Detector(OnnxRuntimeModel(file))
+    return Detector(OnnxRuntimeModel(file), source=str(file))

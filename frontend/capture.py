@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from detc.ir import Builder, Dim, Graph, InputError, TensorType, UnsupportedError, Value, symbol, verify
 from torch import nn
+
+from detc.ir import Builder, Dim, Graph, InputError, TensorType, UnsupportedError, Value, symbol, verify
 
 from .detectron2.config import Config
 from .detectron2.dataset import known_class_names, test_settings

@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from detc.ir import Builder, DetcError, Dim, IRError, UnsupportedError, Value, freeze
+from torch import nn
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+from torch.fx import traceback as fx_traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from detc.ir import Builder, DetcError, Dim, IRError, TensorType, UnsupportedError, Value, freeze
 from detc.ir.aten import (
     default_of,
     flat_results,
@@ -24,12 +31,6 @@ from detc.ir.aten import (
 from detc.ir.ops import get_op
 from detc.ir.symbolic import SymbolicShapes
 from detc.ir.types import type_symbols
-from torch import nn
-from torch.fx import GraphModule
-from torch.fx import Node as FxNode
-from torch.fx import traceback as fx_traceback
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
 _IGNORED_ARGUMENTS = {"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"}
 _NO_EFFECT_ON_VALUES = ("aten._assert_async", "aten.sym_constrain_range", "aten._assert_scalar")
@@ -57,6 +58,12 @@ def trace(
     """
     leaves, structure = pytree.tree_flatten(inputs, is_leaf=lambda x: isinstance(x, Value))
     values = [leaf for leaf in leaves if isinstance(leaf, Value)]
+    if any(not isinstance(value.type, TensorType) for value in values):
+        name = type(function).__qualname__
+        raise UnsupportedError(
+            f"{path or 'the model'} ({name}) takes instances, and only functions of tensors can be traced: register an "
+            f"importer for it with @detc.importer({name})"
+        )
     world = SymbolicShapes(s for v in values for s in type_symbols(v.type))
     fakes = [world.tensor(v.tensor_type) for v in values]
     output_structure: list[Any] = []

@@ -138,8 +138,10 @@ class _Parser:
         if text == "none":
             return None
         if text.startswith("["):
+            if not text.endswith("]"):
+                raise ParseError(f"not a list of values: {text!r}")
             items = [self._operand(graph, part, source) for part in split(text[1:-1])]
-            if not text.endswith("]") or any(isinstance(item, tuple) for item in items):
+            if any(isinstance(item, tuple) for item in items):
                 raise ParseError(f"not a list of values: {text!r}")
             return tuple(item for item in items if not isinstance(item, tuple))
         if text.startswith("%"):

@@ -126,7 +126,7 @@ def attribute_symbols(attribute: Attribute) -> Iterator[Symbol]:
 def format_attribute(attribute: Attribute) -> str:
     """An attribute as text: Python's spelling, sizes as expressions, dtypes as `dtype.f32`."""
     if isinstance(attribute, str):
-        return json.dumps(attribute)
+        return format_string(attribute)
     if isinstance(attribute, tuple):
         items = ", ".join(map(format_attribute, attribute))
         return f"({items},)" if len(attribute) == 1 else f"({items})"
@@ -134,6 +134,14 @@ def format_attribute(attribute: Attribute) -> str:
         name = DTYPE_NAMES.get(attribute)
         return f"dtype.{name}" if name else f"dtype.{str(attribute).removeprefix('torch.')}"
     return str(attribute)
+
+
+def format_string(text: str) -> str:
+    """A string in double quotes, all ASCII, as JSON and Python both read it; beyond U+FFFF as Python does."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(
+        c if c.isascii() else f"\\u{ord(c):04x}" if ord(c) < 1 << 16 else f"\\U{ord(c):08x}" for c in quoted
+    )
 
 
 def format_literal(data: torch.Tensor) -> str:

@@ -31,6 +31,7 @@ from .patterns import Match, NodePattern, Pattern, PatternBuilder
 from .pipeline import PassError, Pipeline
 from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
 from .rewrite import RewriteRule, apply_rules
+from .rpn_head import FuseRpnHead
 
 __all__ = [
     "FLAT_NAMES",
@@ -49,8 +50,9 @@ __all__ = [
     "FlattenInstances",
     "FoldBatchNorm",
     "FoldConstants",
-    "FuseAnchors",
     "Fuse",
+    "FuseAnchors",
+    "FuseRpnHead",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detc.ir import Graph, Node, Value
 from typing_extensions import override
+
+from detc.ir import Graph, Node, Value
 
 from .base import Context, NoMatch, Pass, erase_if_unused
 
@@ -14,10 +15,11 @@ from .base import Context, NoMatch, Pass, erase_if_unused
 class FuseAnchors(Pass):
     """Computes anchors only for the proposals that are kept, instead of at every position of every level.
 
+    Before:
         %a: f32[3*H*W/16,4] = det.anchors(%p2, @cells:f32[3,4], stride=4, offset=0.0)
         %b, %s, %i = det.rpn_proposals([%logits], [%deltas], [%a], %im_info, ...)
-    becomes
-        %b, %s, %i = det.grid_proposals([%logits], [%deltas], [@cells:f32[3,4]], %im_info, strides=(4,), offset=0.0, ...)
+    After:
+        %b, %s, %i = det.grid_proposals([%logits], [%deltas], [@cells:f32[3,4]], %im_info, strides=(4,), ...)
     """
 
     @override

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from detc.ir import Builder, Constant, Graph, IRError, Node, Value
 from torch import Tensor
 from typing_extensions import override
+
+from detc.ir import Builder, Constant, Graph, IRError, Node, Value
 
 from .base import Context, NoMatch, Pass, attribute
 from .patterns import Match, NodePattern, Pattern, PatternBuilder

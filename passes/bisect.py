@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detc.ir import DetcError, Graph
 from typing_extensions import override
+
+from detc.ir import DetcError, Graph
 
 from .base import Pass
 from .compare import Tolerances

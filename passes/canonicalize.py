@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detc.ir import Attribute, Builder, Constant, Graph, Value
 from typing_extensions import override
+
+from detc.ir import Attribute, Builder, Constant, Graph, Value
 
 from .base import Context, NoMatch, Pass, attribute
 from .patterns import Match, NodePattern, Pattern, PatternBuilder

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from detc.ir import (
     Attribute,
     Constant,
@@ -18,7 +20,6 @@ from detc.ir import (
     attribute_key,
 )
 from detc.ir.types import substitute_type, tensors_of, type_symbols
-from typing_extensions import override
 
 from .base import Context, Pass, erase_if_unused
 

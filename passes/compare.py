@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from detc.ir import DetcError, InstancesType, Type
 from detc.ir.dialects.instances import InstancesBatch
-from torch import Tensor
 
 from .instances import flat_names
 

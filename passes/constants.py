@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from detc.ir import Attribute, Constant, Graph, Node, SymExpr, TensorType
 from torch import Tensor
 from typing_extensions import override
+
+from detc.ir import Attribute, Constant, Graph, Node, SymExpr, TensorType
 
 from .base import Context, NoMatch, Pass
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
+from typing_extensions import override
+
 from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
 from detc.ir.types import substitute_type, type_symbols
-from typing_extensions import override
 
 from .base import Context, NoMatch, Pass
 

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 import torch
-from detc.ir import Constant, Graph, InputError, ParseError, parse_graph, print_graph
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from typing_extensions import override
+
+from detc.ir import Constant, Graph, InputError, ParseError, parse_graph, print_graph
 
 from .base import Pass
 from .observers import Observer
@@ -35,18 +36,18 @@ class DumpIR(Observer):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._weights: dict[str, torch.Tensor] = {}
-        self._begun = False
+        self._started = False
 
     @override
     def start(self, graph: Graph) -> None:
-        self._weights, self._begun = {}, False
+        self._weights, self._started = {}, False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clear()
-            self._begun = True
-            self._write(graph, 0, graph.level)
         except OSError as error:
             raise InputError(f"cannot write IR to {self.folder}: {error.strerror}") from None
+        self._started = True
+        self._write(graph, 0, graph.level)
 
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
@@ -54,12 +55,17 @@ class DumpIR(Observer):
 
     @override
     def finish(self) -> None:
-        if not self._begun:
-            return
+        if not self._started:
+            return  # The folder is not this dump's.
         target = self.folder / WEIGHTS_FILE
         beside = target.with_suffix(".partial")
-        save_file(_apart(self._weights), beside, metadata=_MARK)
-        os.replace(beside, target)
+        try:
+            save_file(_apart(self._weights), beside, metadata=_MARK)
+            os.replace(beside, target)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot write {target}: {error}") from None
+        finally:
+            beside.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         weights = self.folder / WEIGHTS_FILE
@@ -72,7 +78,11 @@ class DumpIR(Observer):
     def _write(self, graph: Graph, index: int, name: str) -> None:
         renamed = self._keep_weights(graph, index)
         text = print_graph(_with_names(graph, renamed) if renamed else graph)
-        (self.folder / f"{index:03d}_{name}.ir").write_text(text, encoding="utf-8")
+        path = self.folder / f"{index:03d}_{name}.ir"
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from None
 
     def _keep_weights(self, graph: Graph, index: int) -> dict[str, str]:
         renamed: dict[str, str] = {}

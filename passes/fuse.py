@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from detc.ir import Attribute, Builder, Constant, Graph, Node, Value
 from torch import Tensor
 from typing_extensions import override
+
+from detc.ir import Attribute, Builder, Constant, Graph, Node, Value
 
 from .base import Context, NoMatch, Pass, attribute
 from .batch_norm import AFFINE_RULES, CONVOLUTIONS, LINEAR, BatchNormAsAffine, add_folded, constant

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detc.ir import Graph, InstancesType, IRError, Node, TensorType, Type, Value
 from typing_extensions import override
+
+from detc.ir import Graph, InstancesType, IRError, Node, TensorType, Type, Value
 
 from .base import Context, Pass, erase_if_unused
 

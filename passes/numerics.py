@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from detc.ir import DetcError, Graph, Interpreter
 from detc.ir.dialects.instances import InstancesBatch
-from typing_extensions import override
 
 from .base import Pass, attribute
 from .compare import Mismatch, Reference, Tolerances, compare, detection_groups, flatten_outputs

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from detc.ir import Graph, GraphPrinter, Node, Value, print_graph, verify
 from typing_extensions import override
+
+from detc.ir import Graph, GraphPrinter, Node, Value, print_graph, verify
 
 from .base import Pass
 

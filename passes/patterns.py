@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from detc.ir import Attribute, Constant, Graph, IRError, Node, Operand, Value, attribute_key
 from typing_extensions import override
+
+from detc.ir import Attribute, Constant, Graph, IRError, Node, Operand, Value, attribute_key
 
 from .base import attribute
 

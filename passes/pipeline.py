@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from typing import Any, SupportsIndex, overload
 
-from detc.ir import DetcError, Graph, InputError
 from typing_extensions import Self, override
+
+from detc.ir import DetcError, Graph, InputError
 
 from .base import Context, Pass, PassRun
 from .observers import Observer, VerifyEach

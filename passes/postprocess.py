@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 from detc.ir import (
     Attribute,
     Dim,
@@ -23,7 +25,6 @@ from detc.ir import (
 from detc.ir.dialects.masks import BOX_FIELDS
 from detc.ir.ops import FRESH_PREFIX
 from detc.ir.types import substitute_type, tensors_of, type_symbols
-from typing_extensions import override
 
 from .base import Context, Pass, attribute
 

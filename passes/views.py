@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from typing_extensions import override
+
 from detc.ir import Attribute, Builder, Dim, Graph, IRError, Node, SymExpr, Value
 from detc.ir.dims import symbols_of
 from detc.ir.types import tensors_of
-from typing_extensions import override
 
 from .base import NoMatch, attribute
 from .patterns import Match, NodePattern, Pattern, PatternBuilder

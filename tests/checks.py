@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from detc.ir import Graph, TensorType, Value, difference, evaluate, parse_graph, print_graph, run, verify
 from detc.ir.dialects.instances import InstancesBatch
 from detc.passes import Context, Pass

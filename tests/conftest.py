@@ -1,80 +1,61 @@
-"""The suite's own rule: a rewrite rule of detc that matches in no test fails the run."""
+"""What tests share."""
 
 from __future__ import annotations
 
+import functools
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-
-def _seen() -> tuple[set[str], set[str]]:
-    """The names of all rule classes of detc, and of those that have rewritten something."""
-    rewrite = sys.modules.get("detc.passes.rewrite")
-    if rewrite is None:
-        return set(), set()
-    known = {_name(rule) for rule in rewrite.RewriteRule.known if rule.__module__.startswith("detc.")}
-    return known, known & {_name(rule) for rule in rewrite.RewriteRule.matched}
+import detc
+from tests import zoo
+from tests.rule_coverage import pytest_configure  # noqa: F401  (pytest finds the hook here)
 
 
-def _name(rule: type) -> str:
-    return f"{rule.__module__}.{rule.__qualname__}"
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests against the real Caffe2 run when they are named: `make test-caffe2` provisions it for them."""
+    if collection_path.name == "caffe2_real" and not any("caffe2_real" in a for a in config.args):
+        return True
+    return None
 
 
-class RuleCoverage:
-    """Collects which rules matched; with pytest-xdist each worker reports, and the controller judges."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.known: set[str] = set()
-        self.matched: set[str] = set()
-        self.dead: list[str] = []
-
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        self.known.update(node.workeroutput.get("known_rules", ()))
-        self.matched.update(node.workeroutput.get("matched_rules", ()))
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        known, matched = _seen()
-        output = getattr(self.config, "workeroutput", None)
-        if output is not None:
-            output["known_rules"], output["matched_rules"] = sorted(known), sorted(matched)
-            return
-        self.known |= known
-        self.matched |= matched
-        if exitstatus == pytest.ExitCode.OK and _is_whole_suite(self.config):
-            self.dead = sorted(self.known - self.matched)
-            if self.dead:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.dead:
-            terminalreporter.section("rules that match in no test")
-            for name in self.dead:
-                terminalreporter.line(name, red=True)
+@functools.cache
+def _model(name: str) -> nn.Module:
+    return detc.load_model(zoo.config_path(name), zoo.weights_path(name))
 
 
-def _is_whole_suite(config: pytest.Config) -> bool:
-    option = config.option
-    root = Path(__file__).parent
-    paths = [Path(str(argument).split("::", maxsplit=1)[0]).resolve() for argument in config.args]
-    narrowed = (
-        option.keyword
-        or option.markexpr
-        or getattr(option, "lf", False)
-        or getattr(option, "collectonly", False)
-        or getattr(option, "deselect", None)
-        or getattr(option, "ignore", None)
-        or getattr(option, "maxfail", 0)
-        or any("::" in str(argument) for argument in config.args)
-    )
-    return not narrowed and any(path == root or path in root.parents for path in paths)
+@functools.cache
+def _compiled(name: str, **options: Any) -> detc.Artifact:
+    return detc.compile(_model(name), **options)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    plugin = RuleCoverage(config)
-    config.pluginmanager.register(plugin, "rule-coverage")
+@pytest.fixture(scope="session")
+def loaded() -> Callable[[str], nn.Module]:
+    """loaded(name): the model of the zoo; made once, not to be changed."""
+    return _model
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Callable[..., detc.Artifact]:
+    """compiled(name, **options): `detc.compile` of the zoo's model; made once, not to be changed."""
+    return _compiled
+
+
+@pytest.fixture
+def detc_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """detc_command(*arguments): the command line in a process of its own, in the test's folder, in a pipe."""
+
+    def run(
+        *arguments: object, program: tuple[str, ...] = ("-m", "detc")
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *program, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from detc.ir import Builder, Graph, TensorType, Value, symbol, verify
 
 N, H, W, R = symbol("N"), symbol("H", 4), symbol("W", 4), symbol("R")

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from detc.ir import Builder, Constant, Graph, InstancesType, TensorType, Value, symbol
 from hypothesis import strategies as st
+
+from detc.ir import Builder, Constant, Graph, InstancesType, TensorType, Value, symbol
 
 F64 = torch.float64
 N, H, W, R = symbol("N"), symbol("H", 4), symbol("W", 4), symbol("R")

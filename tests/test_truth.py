@@ -6,16 +6,16 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import detc
 import numpy as np
 import onnx
 import openvino
 import pytest
 import torch
+
+import detc
 from detc.detector import batch_images
 from detc.ir import Graph, InstancesType, difference, parse_graph, run
 from detc.ir.dialects.instances import InstancesBatch
-
 from tests import zoo
 from tests.parity import assert_detections_match, detections
 
@@ -58,7 +58,9 @@ def per_image(outputs: Mapping[str, Any], images: int) -> list[dict[str, Any]]:
 
 def assert_matches(outputs: Mapping[str, Any], wanted: list[dict[str, Any]], what: str) -> None:
     for i, (got, want) in enumerate(zip(per_image(outputs, len(wanted)), wanted, strict=True)):
-        assert_detections_match(detections(got), detections(want), what=f"{what}, image {i}", thresholds=(0.05,))
+        assert_detections_match(
+            detections(got), detections(want), what=f"{what}, image {i}", thresholds=(0.05,)
+        )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -112,7 +114,9 @@ def test_artifact_called_like_the_model(name, variant):
     for scene in zoo.SCENES:
         found = compiled(zoo.single_input(scene))[0]["instances"]
         wanted = golden.under(f"image{scene}/output/instances")
-        assert_detections_match(detections(found), detections(wanted), what=f"scene {scene}", thresholds=(0.05,))
+        assert_detections_match(
+            detections(found), detections(wanted), what=f"scene {scene}", thresholds=(0.05,)
+        )
     for place, found in enumerate(compiled(zoo.batch_input())):
         wanted = golden.under(f"batch/{place}/output/instances")
         got = detections(found["instances"])

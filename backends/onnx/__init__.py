@@ -1,7 +1,8 @@
-"""ONNX: lowering to ai.onnx operators, emitting models, and running them in onnxruntime."""
+"""ONNX: lowering to ai.onnx operators, emitting models, running them in onnxruntime, and reading them back."""
 
 from . import dialect
 from .emit import OnnxModel, emit
+from .load import load
 from .runtime import OnnxRuntimeModel
 
-__all__ = ["OnnxModel", "OnnxRuntimeModel", "dialect", "emit"]
+__all__ = ["OnnxModel", "OnnxRuntimeModel", "dialect", "emit", "load"]

@@ -154,7 +154,7 @@ class DropOnnxReshape(RewriteRule):
             return value
         entries = _literal(m.shape)
         # The size of one axis may be left open: it is what the others leave.
-        moved = [e for e, size in zip(entries, value.shape, strict=False) if e != size and e != 0]
+        moved = [e for e, size in zip(entries, value.shape, strict=False) if e not in (size, 0)]
         if len(entries) != value.rank or moved not in ([], [-1]) or m.root.attributes.get("allowzero"):
             raise NoMatch("it changes the shape")
         return value
@@ -166,8 +166,10 @@ class JoinReshapes(RewriteRule):
     @override
     def pattern(self, p: PatternBuilder, x: Pattern, shape: Pattern) -> NodePattern:
         names = ("onnx.Reshape", "onnx.Flatten", "onnx.Squeeze", "onnx.Unsqueeze")
-        first = p.either(*(p.any_of(name)(x, p.anything()).named("first") for name in names if name != "onnx.Flatten"),
-                         p.onnx.Flatten(x).named("first"))
+        first = p.either(
+            *(p.any_of(name)(x, p.anything()).named("first") for name in names if name != "onnx.Flatten"),
+            p.onnx.Flatten(x).named("first"),
+        )
         return p.onnx.Reshape(first, shape)
 
     @override

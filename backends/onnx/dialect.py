@@ -19,10 +19,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import onnx
 import torch
-from detc.ir import Attribute, IRError, Op, register_dialect
-from detc.ir.ops import Parameter
 from onnx import TensorProto, helper
 from onnx.defs import OpSchema
+
+from detc.ir import Attribute, IRError, Op, register_dialect
+from detc.ir.ops import Parameter
 
 OPSET = 20
 """The ai.onnx opset of every graph at the level `onnx`: the first with Gelu and DeformConv both, taken by
@@ -137,7 +138,11 @@ def attribute_protos(schema: OpSchema, attributes: Mapping[str, Attribute]) -> l
 
 
 def _attribute_type(kind: OpSchema.AttrType) -> int:
-    return int(getattr(onnx.AttributeProto, kind.name))
+    return int(getattr(onnx.AttributeProto, _kind_name(kind)))
+
+
+def _kind_name(kind: Any) -> str:
+    return str(kind.name)  # an enumeration of the C++ side, which the stubs do not describe as one
 
 
 def _spell(kind: OpSchema.AttrType, value: Any) -> Any:
@@ -157,7 +162,7 @@ def _spell(kind: OpSchema.AttrType, value: Any) -> Any:
         case _KIND.TENSOR:
             dtype, number = value
             return onnx.numpy_helper.from_array(torch.tensor([number], dtype=dtype).numpy(), "value")
-    raise TypeError(f"attributes of kind {kind.name} have no place in the IR")
+    raise TypeError(f"attributes of kind {_kind_name(kind)} have no place in the IR")
 
 
 def read_attribute(schema: OpSchema, proto: onnx.AttributeProto) -> Attribute:

@@ -16,6 +16,7 @@ from typing import Any
 import onnx
 import onnx_graphsurgeon as gs
 import torch
+
 from detc.backends.files import atomic_write
 from detc.ir import Constant, Dim, Graph, InputError, IRError, Node, SymExpr, TensorType, Value
 from detc.ir.types import type_symbols

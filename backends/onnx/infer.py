@@ -12,6 +12,9 @@ from typing import Any
 
 import onnx
 import torch
+from onnx import TypeProto, helper, shape_inference
+from onnx.defs import OpSchema
+
 from detc.ir import (
     Attribute,
     Constant,
@@ -27,8 +30,6 @@ from detc.ir import (
 from detc.ir.builder import operand_types
 from detc.ir.dims import floor_div
 from detc.ir.ops import OperandRule, OperandType
-from onnx import TypeProto, helper, shape_inference
-from onnx.defs import OpSchema
 
 from .dialect import (
     DTYPE_OF_ELEMENT,

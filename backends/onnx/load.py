@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper, version_converter
 from onnx.defs import OpSchema
 
@@ -103,7 +103,8 @@ class _Importer:
         self._builder = Builder(self._graph, created_by="load")
         self._values: dict[str, Value] = {}
         said = {p.key: _decode(p.value) for p in model.metadata_props}
-        schema = said.get("schema") if isinstance(said.get("schema"), dict) else {}
+        schema: Any = said.get("schema")
+        schema = schema if isinstance(schema, dict) else {}
         self._multiples: Mapping[str, int] = schema.get("multiples", {})
         entries = [*schema.get("inputs", []), *schema.get("outputs", [])]
         meanings = {e["name"]: e["meaning"] for e in entries if "meaning" in e}
@@ -111,7 +112,9 @@ class _Importer:
         if meanings:
             self._graph.metadata["meanings"] = meanings
         self._declared = {
-            info.name: info for info in [*self._proto.value_info, *self._proto.output] if info.type.HasField("tensor_type")
+            info.name: info
+            for info in [*self._proto.value_info, *self._proto.output]
+            if info.type.HasField("tensor_type")
         }
 
     def graph(self) -> Graph:
@@ -134,7 +137,9 @@ class _Importer:
         op, schema = get_op(f"onnx.{proto.op_type}"), schema_of(f"onnx.{proto.op_type}")
         assert schema is not None
         source, _, tail = proto.name.rpartition("/")
-        self._builder.source = source.strip("/").replace("/", ".") if tail.startswith(proto.op_type) else source
+        self._builder.source = (
+            source.strip("/").replace("/", ".") if tail.startswith(proto.op_type) else source
+        )
         attributes: dict[str, Attribute] = {a.name: read_attribute(schema, a) for a in proto.attribute}
         if has_open_count(schema) and len(proto.output) > schema.min_output:
             attributes[OUTPUTS] = len(proto.output)
@@ -166,7 +171,9 @@ class _Importer:
             kind = onnx.TensorProto.DataType.Name(tensor.data_type)
             raise UnsupportedError(f"the constant {name!r} is of {kind}, which has no place in the IR")
         if tensor.data_type == onnx.TensorProto.BFLOAT16:
-            data = torch.frombuffer(bytearray(tensor.raw_data), dtype=torch.bfloat16).reshape(list(tensor.dims))
+            data = torch.frombuffer(bytearray(tensor.raw_data), dtype=torch.bfloat16).reshape(
+                list(tensor.dims)
+            )
         else:
             data = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         # Sizes, axes and the constants that the emitter had to name are shown in the text in full.
@@ -182,7 +189,9 @@ class _Importer:
             return self._constant(node.output[0], value)
         floating = attribute.type in (onnx.AttributeProto.FLOAT, onnx.AttributeProto.FLOATS)
         try:
-            return self._builder.constant(torch.tensor(value, dtype=torch.float32 if floating else torch.int64))
+            return self._builder.constant(
+                torch.tensor(value, dtype=torch.float32 if floating else torch.int64)
+            )
         except (TypeError, ValueError):
             raise UnsupportedError(f"the constant {node.output[0]!r} is no tensor of numbers") from None
 
@@ -190,7 +199,11 @@ class _Importer:
 
     def _type(self, info: onnx.ValueInfoProto) -> TensorType:
         proto = info.type.tensor_type
-        if not info.type.HasField("tensor_type") or proto.elem_type not in DTYPE_OF_ELEMENT or not proto.HasField("shape"):
+        if (
+            not info.type.HasField("tensor_type")
+            or proto.elem_type not in DTYPE_OF_ELEMENT
+            or not proto.HasField("shape")
+        ):
             raise UnsupportedError(f"the input {info.name!r} is no tensor of numbers with a known rank")
         dims = [self._dim(d) for d in proto.shape.dim]
         stem = _NO_IDENTIFIER.sub("_", info.name)

@@ -12,6 +12,7 @@ from detc.passes import (
     FoldConstants,
     Fuse,
     FuseAnchors,
+    FuseRpnHead,
     KeepRoiMasks,
     Pass,
     Pipeline,
@@ -29,6 +30,7 @@ FLATTEN: tuple[Pass, ...] = (
 OPTIMIZE: tuple[Pass, ...] = (
     Canonicalize(),
     FuseAnchors(),
+    FuseRpnHead(),
     # Before constants are folded: a fold needs the normalization's parameters as they are.
     FoldBatchNorm(),
     Fuse(),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+
 from detc.ir import InputError
 
 _NUMPY_TYPES = {

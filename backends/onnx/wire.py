@@ -22,7 +22,7 @@ SIZE_LIMIT = 2**31 - 1
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """The tensor's elements, row-major and little-endian; no copy where it is contiguous on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def model_chunks(
@@ -50,8 +50,9 @@ def model_chunks(
 def model_size(skeleton: onnx.ModelProto, weights: Mapping[str, torch.Tensor]) -> int:
     """The file's length in bytes."""
     payload = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    size: int = skeleton.ByteSize()
     # Each length prefix takes up to 10 bytes.
-    return skeleton.ByteSize() + payload + sum(map(len, _initializer_heads(weights))) + 10
+    return size + payload + sum(map(len, _initializer_heads(weights))) + 10
 
 
 def _initializer_heads(weights: Mapping[str, torch.Tensor]) -> Iterator[bytes]:

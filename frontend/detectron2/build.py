@@ -49,7 +49,14 @@ def build_model(config: Config | str | os.PathLike[str] | Mapping[str, Any]) -> 
         InputError: the config is wrong, or names a component that is not supported.
     """
     cfg = config if isinstance(config, Config) and "VERSION" in config else load_config(config)
-    model = look_up(META_ARCHITECTURES, cfg, "MODEL.META_ARCHITECTURE")(cfg)
+    build = look_up(META_ARCHITECTURES, cfg, "MODEL.META_ARCHITECTURE")
+    try:
+        model = build(cfg)
+    except InputError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Layers refuse sizes that are negative, lists where numbers belong, and so on, each in its own way.
+        raise InputError(f"{cfg.source}: no model can be built from its values: {error}") from error
     model.cfg = cfg
     return model.eval().requires_grad_(False)
 

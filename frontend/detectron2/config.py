@@ -156,8 +156,9 @@ class Config(dict[str, Any]):
             return type(old)(new)
         if type(old) is float and type(new) is int:
             return float(new)
+        like = "" if isinstance(old, Config) else f" (like {old!r})"
         raise InputError(
-            f"{self._source}: {self.full_key(key)} must be of type {_type_name(old)} (like {_plain(old)!r}), "
+            f"{self._source}: {self.full_key(key)} must be of type {_type_name(old)}{like}, "
             f"not {_type_name(new)}: {_plain(new)!r}"
         )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from detc.ir import UnsupportedError, Value
 from torch import nn
+
+from detc.ir import UnsupportedError, Value
 
 from ..capture import Capture, Images, importer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,6 +141,65 @@ def grid_proposals(
         deltas,
         placed,
         im_info,
+        weights=weights,
+        scale_clamp=scale_clamp,
+        nms_thresh=nms_thresh,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
+        min_box_size=min_box_size,
+    )
+
+
+def _dense_proposals_type(
+    maps: tuple[Type, ...], cell_anchors: tuple[Type, ...], im_info: Type, **rest: object
+) -> Any:
+    strides = rest["strides"]
+    if not isinstance(strides, tuple) or not len(maps) == len(cell_anchors) == len(strides):
+        raise IRError(f"{len(maps)} levels, {len(cell_anchors)} of cell anchors, strides {strides}")
+    for i, (both, cells) in enumerate(zip(maps, cell_anchors, strict=True)):
+        count, box_dim = tensor(cells, 2, "cell_anchors").shape
+        if tensor(both, 4, "a map").shape[1] != count * (box_dim + 1):
+            raise IRError(f"level {i}: {cells} cell anchors for the map {both}")
+    tensor(im_info, 2, "im_info")
+    first, found = tensor(maps[0], 4, "a map"), Fresh("proposals")
+    boxes = TensorType(first.dtype, (found, tensor(cell_anchors[0], 2, "cell_anchors").shape[1]))
+    return (boxes, TensorType(first.dtype, (found,)), TensorType(torch.int64, (found,)))
+
+
+@op("det.dense_proposals", infer=_dense_proposals_type)
+def dense_proposals(
+    maps: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    strides: tuple[int, ...],
+    offset: float,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`det.grid_proposals` where one map holds logits and deltas: for each anchor (logit, dx, dy, dw, dh).
+
+    Shapes, per level: maps f32[N,A*5,h,w], cell_anchors f32[A,4]; im_info f32[N,3].
+    Results: as those of `det.rpn_proposals`.
+    """
+    logits: list[Tensor] = []
+    deltas: list[Tensor] = []
+    for both, cells in zip(maps, cell_anchors, strict=True):
+        count = len(cells)
+        per_anchor = both.reshape(len(both), count, both.shape[1] // count, *both.shape[2:])
+        logits.append(per_anchor[:, :, 0])
+        deltas.append(per_anchor[:, :, 1:].flatten(1, 2))
+    return grid_proposals(
+        logits,
+        deltas,
+        cell_anchors,
+        im_info,
+        strides=strides,
+        offset=offset,
         weights=weights,
         scale_clamp=scale_clamp,
         nms_thresh=nms_thresh,

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.ops import batched_nms
+
 from detc.frontend.detectron2 import build_model, load_config, load_into, load_state_dict
 from detc.frontend.detectron2.build import build_backbone
 from detc.frontend.detectron2.dense import permute_to_N_HWA_K
@@ -13,8 +15,6 @@ from detc.frontend.detectron2.fcos import FCOS, FCOSHead
 from detc.frontend.detectron2.meta_arch import MetaArch
 from detc.frontend.errors import InputError
 from detc.frontend.structures import Boxes, Instances
-from torchvision.ops import batched_nms
-
 from tests import parity, zoo
 
 

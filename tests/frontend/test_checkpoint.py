@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detc.frontend.detectron2 import build_model, load_into, load_model, load_state_dict
-from detc.frontend.errors import InputError
 from safetensors.torch import save_file
 from torch import nn
 
+from detc.frontend.detectron2 import build_model, load_into, load_model, load_state_dict
+from detc.frontend.errors import InputError
 from tests import zoo
 
 MODEL = "faster_rcnn_R_50_FPN"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detc.frontend.detectron2 import Config, build_model, load_config
 from detc.frontend.errors import InputError
-
 from tests import zoo
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from detc.frontend.detectron2.build import load_model
 from detc.frontend.detectron2.meta_arch import MetaArch
-
 from tests import parity, zoo
 
 

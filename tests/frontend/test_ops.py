@@ -8,6 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.ops import batched_nms, roi_align
+
 from detc.frontend.detectron2.anchors import DefaultAnchorGenerator, RotatedAnchorGenerator
 from detc.frontend.detectron2.box_regression import (
     Box2BoxTransform,
@@ -32,8 +35,6 @@ from detc.frontend.detectron2.rotated_ops import (
 )
 from detc.frontend.errors import InputError
 from detc.frontend.structures import Boxes, Instances
-from torch import nn
-from torchvision.ops import batched_nms, roi_align
 
 
 def corners(box: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+
 from detc.frontend.structures import Boxes, ImageList, Instances, Keypoints, RotatedBoxes, pairwise_iou
 
 

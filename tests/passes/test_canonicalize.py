@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from checks import body_of, check_rewrite, graph_of, joined
+
 from detc.ir import verify
 from detc.passes import Canonicalize, Context
+from tests.checks import body_of, check_rewrite, graph_of, joined
 
 X = "input %x: f64[N,4,H,W]\n"
 ROWS = "input %x: f64[N,6]\n"

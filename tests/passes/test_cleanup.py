@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from checks import body_of, check_pass, check_rewrite, graph_of, joined, random_inputs
+
 from detc.ir import print_graph
 from detc.passes import CommonSubexpressions, Context, DeadCode, FoldConstants, Pipeline
+from tests.checks import body_of, check_pass, check_rewrite, graph_of, joined, random_inputs
 
 X = "input %x: f64[N,4]\n"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+
 from detc.passes import Mismatch, Reference, Tolerances, compare
 
 BOXES = torch.tensor([[0.0, 0.0, 100.0, 100.0], [200.0, 0.0, 300.0, 50.0], [0.0, 0.0, 100.0, 100.0]])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import body_of, check_round_trip, check_use_lists, graph_of, joined
+
 from detc.ir import Builder, Graph, IRError, run, verify
 from detc.ir.dialects.instances import InstancesBatch
 from detc.passes import (
@@ -23,7 +23,8 @@ from detc.passes import (
     compare,
     detection_groups,
 )
-from detection import detector, detector_inputs, fitting
+from tests.checks import body_of, check_round_trip, check_use_lists, graph_of, joined
+from tests.detection import detector, detector_inputs, fitting
 
 INPUTS = [
     detector_inputs(),

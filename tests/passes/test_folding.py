@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checks import body_of, check_pass, check_rewrite, graph_of, joined, random_inputs
+
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
 from detc.passes import Canonicalize, Context, FoldBatchNorm, FoldConstants, Fuse, Pipeline
+from tests.checks import body_of, check_pass, check_rewrite, graph_of, joined, random_inputs
 
 OPTIONS = "training=False, momentum=0.1, eps=0.001, cudnn_enabled=True"
 STATISTICS = "@n.weight:f64[4], @n.bias:f64[4], @n.mean:f64[4], @n.var:f64[4]"

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from checks import graph_of, joined, random_inputs
+from safetensors.torch import save_file
+from typing_extensions import override
+
 from detc.ir import Graph, InputError, ParseError, VerificationError, difference, print_graph
 from detc.passes import (
     Canonicalize,
@@ -33,9 +35,8 @@ from detc.passes import (
     bisect,
     load_dump,
 )
-from detection import detector, detector_inputs
-from safetensors.torch import save_file
-from typing_extensions import override
+from tests.checks import graph_of, joined, random_inputs
+from tests.detection import detector, detector_inputs
 
 TEXT = joined("""
     input %x: f32[N,3,H,W]

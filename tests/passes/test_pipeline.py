@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checks import body_of, check_round_trip, graph_of
+from typing_extensions import override
+
 from detc.ir import Graph, InputError, Node, UnsupportedError, VerificationError, difference, get_op, verify
 from detc.passes import (
     Canonicalize,
@@ -21,7 +22,7 @@ from detc.passes import (
     PassError,
     Pipeline,
 )
-from typing_extensions import override
+from tests.checks import body_of, check_round_trip, graph_of
 
 TEXT = "input %x: f32[N,4]\n%a: f32[N,4] = aten.relu(%x)\n%b: f32[N,4] = aten.neg(%a)\nreturn out=%a"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from checks import check_pass, check_round_trip, check_same_results, check_use_lists
+from hypothesis import HealthCheck, given, settings
+
 from detc.ir import Graph, difference, run, verify
 from detc.passes import (
     Canonicalize,
@@ -17,8 +18,8 @@ from detc.passes import (
     Pass,
     Pipeline,
 )
-from hypothesis import HealthCheck, given, settings
-from strategies import graphs, inputs_for
+from tests.checks import check_pass, check_round_trip, check_same_results, check_use_lists
+from tests.strategies import graphs, inputs_for
 
 GENERIC = (
     DeadCode(),
@@ -30,7 +31,7 @@ GENERIC = (
     Fuse(merge_parallel=True),
 )
 slow = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -53,7 +54,7 @@ def test_random_graphs_are_valid_and_their_text_reads_back(graph: Graph) -> None
     verify(twin)
 
 
-@slow
+@settings(slow, max_examples=12)
 @given(graph=graphs(max_steps=24))
 def test_the_passes_one_after_another(graph: Graph) -> None:
     pipeline = Pipeline(

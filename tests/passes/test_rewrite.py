@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from checks import body_of, check_use_lists, graph_of, joined
+
 from detc.ir import Builder, Graph, IRError, TensorType, Value, verify
 from detc.passes import (
     Context,
@@ -20,6 +20,7 @@ from detc.passes import (
     apply_rules,
     attribute,
 )
+from tests.checks import body_of, check_use_lists, graph_of, joined
 
 X = "input %x: f32[N,4]\ninput %y: f32[N,4]\n"
 

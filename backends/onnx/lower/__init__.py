@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 from detc.backends.onnx import dialect as _dialect  # noqa: F401  (registers onnx.*)
 from detc.ir import Graph, Node
 from detc.passes.base import Context
 from detc.passes.conversion import Conversion, LoweringRule, Sizes
-from typing_extensions import override
 
 from . import aten, det
 from .aten import DIRECT, LOWERED, UNSUPPORTED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detc.passes.conversion import LoweringRule
 
-from . import layers, pointwise, reductions, shapes
+from . import convolution, linear, normalization, pointwise, reductions, resize, shapes
 from .rules import direct, refuse
 
 DIRECT: dict[str, str] = {
@@ -25,7 +25,10 @@ DIRECT: dict[str, str] = {
 
 LOWERED: dict[str, LoweringRule] = {
     **pointwise.TABLE,
-    **layers.TABLE,
+    **convolution.TABLE,
+    **normalization.TABLE,
+    **linear.TABLE,
+    **resize.TABLE,
     **shapes.TABLE,
     **reductions.TABLE,
 }
@@ -39,6 +42,15 @@ UNSUPPORTED: dict[str, str] = {
     **dict.fromkeys(
         ("aten.masked_select", "aten.unique_dim", "aten._unique2", "aten.bincount"),
         "a result whose size depends on the data stands for nothing that a detector needs; use det.* ops",
+    ),
+    **dict.fromkeys(
+        (
+            "aten._upsample_bilinear2d_aa",
+            "aten._upsample_bilinear2d_aa.vec",
+            "aten._upsample_bicubic2d_aa",
+            "aten._upsample_bicubic2d_aa.vec",
+        ),
+        "onnxruntime's antialiasing does not compute what torch's does",
     ),
     "aten.grid_sampler_3d": "onnxruntime samples volumes by no such rule",
     "aten.adaptive_avg_pool3d": "volumes are not pooled adaptively in ONNX",

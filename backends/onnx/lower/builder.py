@@ -8,6 +8,7 @@ from math import lcm
 from typing import Any
 
 import torch
+
 from detc.ir import Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
 from detc.ir.dims import Call, Monomial, symbols_of
 from detc.passes.base import NoMatch
@@ -220,7 +221,7 @@ class OnnxBuilder(Builder):
     def expand(self, value: Value, dims: Sequence[Dim]) -> Value:
         """The value broadcast to `dims`."""
         missing = len(dims) - value.rank
-        own: list[Dim] = [1] * missing + list(value.shape)
+        own: list[Dim] = [*([1] * missing), *value.shape]
         if list(dims) == list(value.shape):
             return value
         # ONNX broadcasts both ways: a 1 keeps the value's own size.

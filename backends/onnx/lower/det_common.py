@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from detc.ir import Builder, Value
 
 I64 = torch.int64

@@ -6,6 +6,7 @@ import math
 import struct
 
 import torch
+
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import assign_levels, level_range
 from detc.passes.base import NoMatch

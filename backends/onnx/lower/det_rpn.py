@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+
 from detc.ir import Builder, Constant, Node, Value
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
@@ -45,18 +47,22 @@ def anchors(b: Builder, node: Node) -> Value:
 
 
 def _grid_anchors(
-    b: Builder, node: Node, index: Value, level: Value, widths: Value, per_cell: int
+    b: Builder, node: Node, index: Value, level: Value, widths: Value, per_cell: list[int]
 ) -> tuple[Value, Value]:
     """Centre and size f32[N,K,2] of the anchors at positions `index` i64[N,K], which count their level's anchors
     by row, column and cell; `level` i64[K]; `widths` i64[L] of the maps."""
-    cells = torch.cat([c.data for c in node.operand_list(2) if isinstance(c, Constant)])
+    given = node.operand_list(len(node.operands) - 2)
+    constants = [c.data for c in given if isinstance(c, Constant)]
+    if len(constants) != len(given) or len(set(per_cell)) != 1:
+        raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
+    cells = torch.cat(constants)
     strides = node.attributes["strides"]
     offset = float(node.attributes["offset"])  # type: ignore[arg-type]
     assert isinstance(strides, tuple)
     step = torch.tensor(strides, dtype=torch.float32)[:, None]
     sizes = cells[:, 2:] - cells[:, :2]
-    centres = cells[:, :2] + 0.5 * sizes + (offset * step).repeat_interleave(per_cell, dim=0)
-    count = b.constant(per_cell, I64)
+    centres = cells[:, :2] + 0.5 * sizes + (offset * step).repeat_interleave(per_cell[0], dim=0)
+    count = b.constant(per_cell[0], I64)
     cell = b.onnx.Add(b.onnx.Mul(level, count), b.onnx.Mod(index, count))
     position = b.onnx.Div(index, count)
     width = b.onnx.Gather(widths, level, axis=0)
@@ -70,52 +76,93 @@ def _grid_anchors(
 
 def rpn_proposals(b: Builder, node: Node) -> list[Value]:
     """TopK on each level, then one NonMaxSuppression with the levels as its classes, then TopK on each image."""
-    return _proposals(b, node, grid=False)
+    logits, deltas = node.operand_list(0), node.operand_list(1)
+    cells = _per_cell(logits)
+    head = _Head(_flatten(b, logits, cells, 1), _flatten(b, deltas, cells, 4), logits, cells)
+    return _proposals(b, node, head, anchors=node.operand_list(2))
 
 
 def grid_proposals(b: Builder, node: Node) -> list[Value]:
     """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
-    return _proposals(b, node, grid=True)
-
-
-def _proposals(b: Builder, node: Node, *, grid: bool) -> list[Value]:
     logits, deltas = node.operand_list(0), node.operand_list(1)
-    levels = len(logits)
-    im_info = node.operand(3)
-    before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
-    per_cell = [m.shape[1] for m in logits]
-    cells = [c for c in per_cell if isinstance(c, int)]
-    if len(cells) != levels:
-        raise NoMatch("the number of anchors per position is not known")
-    if grid and (len(set(cells)) != 1 or not all(isinstance(c, Constant) for c in node.operand_list(2))):
-        raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
+    cells = _per_cell(logits)
+    head = _Head(_flatten(b, logits, cells, 1), _flatten(b, deltas, cells, 4), logits, cells)
+    return _proposals(b, node, head)
 
+
+def dense_proposals(b: Builder, node: Node) -> list[Value]:
+    """As `grid_proposals`, where the two kinds of maps are one."""
+    maps = node.operand_list(0)
+    cells = [m.shape[1] // 5 for m in maps if isinstance(m.shape[1], int)]
+    logits, deltas = split(b, _flatten(b, maps, cells, 5), (1, 4), axis=2)
+    return _proposals(b, node, _Head(logits, deltas, maps, cells))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What the RPN's head predicts, all levels in a row: for each anchor, by row, column and cell.
+
+    Attributes:
+        logits: f32[N,T,1].
+        deltas: f32[N,T,4].
+        maps: a map of each level, for its size.
+        cells: the number of anchors at each position, by level.
+    """
+
+    logits: Value
+    deltas: Value
+    maps: tuple[Value, ...]
+    cells: list[int]
+
+
+def _per_cell(logits: Sequence[Value]) -> list[int]:
+    cells = [m.shape[1] for m in logits]
+    known = [c for c in cells if isinstance(c, int)]
+    if len(known) != len(cells):
+        raise NoMatch("the number of anchors per position is not known")
+    return known
+
+
+def _flatten(b: Builder, maps: Sequence[Value], cells: list[int], each: int) -> Value:
+    """Maps [N,A*each,h,w] of all levels as f32[N,T,each]."""
+    if len(set(cells)) == 1:
+        # The channels move behind the positions once for all levels.
+        flat = [b.onnx.Reshape(m, ints(b, 0, cells[0] * each, -1)) for m in maps]
+        return b.onnx.Reshape(b.onnx.Transpose(_concat(b, flat, 2), perm=[0, 2, 1]), ints(b, 0, -1, each))
+    moved = [b.onnx.Reshape(b.onnx.Transpose(m, perm=[0, 2, 3, 1]), ints(b, 0, -1, each)) for m in maps]
+    return _concat(b, moved, 1)
+
+
+def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
+    levels = len(head.maps)
+    im_info = node.operand(len(node.operands) - 1)
+    before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+
+    sizes = [b.onnx.Shape(m, start=2, end=4) for m in head.maps]
+    table = b.onnx.Reshape(_concat(b, sizes, 0), ints(b, levels, 2))
+    counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *head.cells))
+    flat = b.onnx.Squeeze(head.logits, ints(b, 2))
+    by_level = [flat] if levels == 1 else list(b.onnx.Split(flat, counts, axis=1))
     best: list[Value] = []
     index: list[Value] = []
-    anchor_counts: list[Value] = []
     taken: list[Value] = []
-    for level in logits:
-        flat = b.onnx.Reshape(b.onnx.Transpose(level, perm=[0, 2, 3, 1]), ints(b, 0, -1))
-        anchor_counts.append(b.onnx.Shape(flat, start=1))
-        count = b.onnx.Min([anchor_counts[-1], ints(b, before)])
-        values, places = b.onnx.TopK(flat, count, axis=1)
-        taken.append(count)
+    for level in by_level:
+        taken.append(b.onnx.Min([b.onnx.Shape(level, start=1), ints(b, before)]))
+        values, places = b.onnx.TopK(level, taken[-1], axis=1)
         best.append(values)
         index.append(places)
     scores = _concat(b, best, 1)  # [N, K]
     local = _concat(b, index, 1)
     level_of = _concat(b, [b.onnx.Expand(ints(b, i), count) for i, count in enumerate(taken)], 0)  # [K]
 
-    moves = [b.onnx.Reshape(b.onnx.Transpose(d, perm=[0, 2, 3, 1]), ints(b, 0, -1, 4)) for d in deltas]
-    offsets = b.onnx.CumSum(_concat(b, anchor_counts, 0), b.constant(0, I64), exclusive=1)
+    offsets = b.onnx.CumSum(counts, b.constant(0, I64), exclusive=1)
     everywhere = b.onnx.Add(local, b.onnx.Gather(offsets, level_of, axis=0))
-    chosen = b.onnx.GatherND(_concat(b, moves, 1), b.onnx.Unsqueeze(everywhere, ints(b, -1)), batch_dims=1)
-    if grid:
-        widths = _concat(b, [b.onnx.Shape(level, start=3) for level in logits], 0)
-        centre, size = _grid_anchors(b, node, local, level_of, widths, cells[0])
+    chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(everywhere, ints(b, -1)), batch_dims=1)
+    if anchors:
+        centre, size = centre_and_size(b, b.onnx.Gather(_concat(b, anchors, 0), everywhere, axis=0))
     else:
-        placed = b.onnx.Gather(_concat(b, node.operand_list(2), 0), everywhere, axis=0)
-        centre, size = centre_and_size(b, placed)
+        widths = b.onnx.Gather(table, b.constant(1, I64), axis=1)
+        centre, size = _grid_anchors(b, node, local, level_of, widths, head.cells)
     weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
     decoded = decode(b, chosen, centre, size, weights, clamp)  # type: ignore[arg-type]
 
@@ -158,4 +205,5 @@ TABLE: dict[str, LoweringRule] = {
     "det.anchors": anchors,
     "det.rpn_proposals": rpn_proposals,
     "det.grid_proposals": grid_proposals,
+    "det.dense_proposals": dense_proposals,
 }

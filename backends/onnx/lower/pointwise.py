@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from detc.ir import Constant, SymExpr, Value
 from detc.passes.base import NoMatch
 
@@ -344,7 +345,7 @@ def leaky_relu(b: OnnxBuilder, self: Value, negative_slope: float) -> Value:
 
 @TABLE.rule("aten.prelu", "aten._prelu_kernel")
 def prelu(b: OnnxBuilder, self: Value, weight: Value) -> Value:
-    if weight.rank == 1 and self.rank > 2:
+    if weight.rank == 1 and self.rank > 2 and weight.shape[0] != 1:
         weight = b.reshape(weight, (*weight.shape, *[1] * (self.rank - 2)))
     made: Value = b.onnx.PRelu(self, weight)
     return made
@@ -413,10 +414,8 @@ def identity(b: OnnxBuilder, self: Value, **_: Any) -> Value:
     return self
 
 
-@TABLE.rule("aten.dropout", "aten.feature_dropout", "aten.native_dropout")
-def dropout(b: OnnxBuilder, input: Value, p: float, train: bool | None) -> Value:
+@TABLE.rule("aten.dropout", "aten.feature_dropout")
+def dropout(b: OnnxBuilder, input: Value, p: float, train: bool) -> Value:
     if train:
         raise NoMatch("dropout in training mode is random")
-    if len(b.lowered.results) > 1:
-        raise NoMatch("the mask of a dropout has no counterpart in ONNX")
     return input

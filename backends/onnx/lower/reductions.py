@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from detc.ir import Dim, SymExpr, Value
 from detc.ir.graph import LITERAL_LIMIT
 from detc.passes.base import NoMatch

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
+
 from detc.ir import Builder, IRError, Node, Value
 from detc.ir.aten import call_arguments, overload_of
 from detc.passes.base import NoMatch

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
 from detc.ir import Dim, Value
 from detc.ir.dims import mod
 from detc.passes.base import NoMatch
@@ -279,12 +280,12 @@ def index(b: OnnxBuilder, self: Value, indices: Sequence[Value | None]) -> Value
         raise NoMatch("indices on axes that are not next to each other")
     # The indexed axes go to the front, as GatherND wants them, and the result's new axes back to their place.
     front = [*at, *(a for a in range(self.rank) if a not in at)]
-    shape = torch.broadcast_shapes(*[[1 if d == 1 else 2 for d in item.shape] for item in given])
-    dims = b.result.shape[first : first + len(shape)]
-    columns = [b.unsqueeze(b.expand(b.cast(item, torch.int64), dims), [len(shape)]) for item in given]
-    taken = b.onnx.GatherND(b.transpose(self, front), b.onnx.Concat(columns, axis=len(shape)))
-    new = list(range(len(shape)))
-    rest = list(range(len(shape), taken.rank))
+    count = max(item.rank for item in given)
+    dims = b.result.shape[first : first + count]
+    columns = [b.unsqueeze(b.expand(b.cast(item, torch.int64), dims), [count]) for item in given]
+    taken = b.onnx.GatherND(b.transpose(self, front), b.onnx.Concat(columns, axis=count))
+    new = list(range(count))
+    rest = list(range(count, taken.rank))
     return b.transpose(taken, [*rest[:first], *new, *rest[first:]])
 
 

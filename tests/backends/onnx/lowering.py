@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import openvino
 import torch
+
 from detc.backends.onnx.emit import emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.runtime import OnnxRuntimeModel

@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
+
 from detc.backends.onnx import OnnxRuntimeModel, emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.lower.det_pooling import level_thresholds
@@ -81,11 +82,25 @@ def rpn_inputs(images: int, height: int, width: int) -> Inputs:
     return {**level(height, width, 0), **level(height // 2, width // 2, 1), "im_info": sizes}
 
 
-def rpn(grid: bool) -> Case:
+def joint(b, logits, deltas):
+    """Maps [N,3,h,w] and [N,12,h,w] as [N,15,h,w]: for each anchor its logit and its deltas."""
+    parts = []
+    for anchor in range(3):
+        parts.append(b.aten.slice.Tensor(logits, dim=1, start=anchor, end=anchor + 1))
+        parts.append(b.aten.slice.Tensor(deltas, dim=1, start=4 * anchor, end=4 * anchor + 4))
+    return b.aten.cat(parts, dim=1)
+
+
+def rpn(form: str) -> Case:
     def build(b, l0, d0, l1, d1, im_info):
         cells = b.constant(CELLS)
         limits = {"pre_nms_topk": 60, "post_nms_topk": 40}
-        if grid:
+        if form == "dense":
+            maps = [joint(b, logits, deltas) for logits, deltas in ((l0, d0), (l1, d1))]
+            return b.det.dense_proposals(
+                maps, [cells, cells], im_info, strides=(4, 8), offset=0.5, **RPN, **limits
+            )
+        if form == "grid":
             return b.det.grid_proposals(
                 [l0, l1], [d0, d1], [cells, cells], im_info, strides=(4, 8), offset=0.5, **RPN, **limits
             )
@@ -222,8 +237,9 @@ def postprocessing() -> Case:
 
 CASES: dict[str, Callable[[], Case]] = {
     "normalize": normalize,
-    "rpn": lambda: rpn(grid=False),
-    "rpn-grid": lambda: rpn(grid=True),
+    "rpn": lambda: rpn("anchors"),
+    "rpn-grid": lambda: rpn("grid"),
+    "rpn-dense": lambda: rpn("dense"),
     "rpn-one-level": single_level_rpn,
     "detections": lambda: detections(5, False, 17, 0.05),
     "detections-class-agnostic": lambda: detections(5, True, 17, 0.05),

@@ -47,31 +47,79 @@ def transposes(b, x):
 CASES = {
     "identity": (lambda b, x: b.onnx.Relu(b.onnx.Identity(x)), ["Relu"]),
     "cast": (lambda b, x: b.onnx.Relu(b.onnx.Cast(x, to=torch.float32)), ["Relu"]),
-    "casts-away": (lambda b, x: b.onnx.Relu(b.onnx.Cast(b.onnx.Cast(x, to=torch.float64), to=torch.float32)), ["Relu"]),
-    "casts-joined": (lambda b, x: b.onnx.Cast(b.onnx.Cast(b.onnx.Greater(x, b.constant(0.0)), to=torch.int32), to=torch.float32), ["Greater", "Cast"]),
-    "casts-that-round": (lambda b, x: b.onnx.Cast(b.onnx.Cast(x, to=torch.int64), to=torch.float32), ["Cast", "Cast"]),
+    "casts-away": (
+        lambda b, x: b.onnx.Relu(b.onnx.Cast(b.onnx.Cast(x, to=torch.float64), to=torch.float32)),
+        ["Relu"],
+    ),
+    "casts-joined": (
+        lambda b, x: b.onnx.Cast(
+            b.onnx.Cast(b.onnx.Greater(x, b.constant(0.0)), to=torch.int32), to=torch.float32
+        ),
+        ["Greater", "Cast"],
+    ),
+    "casts-that-round": (
+        lambda b, x: b.onnx.Cast(b.onnx.Cast(x, to=torch.int64), to=torch.float32),
+        ["Cast", "Cast"],
+    ),
     "transposes-away": (lambda b, x: b.onnx.Relu(transposes(b, x)), ["Relu"]),
-    "transposes-joined": (lambda b, x: b.onnx.Transpose(b.onnx.Transpose(x, perm=(0, 2, 3, 1)), perm=(1, 0, 2, 3)), ["Transpose"]),
+    "transposes-joined": (
+        lambda b, x: b.onnx.Transpose(b.onnx.Transpose(x, perm=(0, 2, 3, 1)), perm=(1, 0, 2, 3)),
+        ["Transpose"],
+    ),
     "reshape": (lambda b, x: b.onnx.Relu(b.onnx.Reshape(x, ints(b, 0, 8, -1, 4))), ["Reshape", "Relu"]),
-    "reshape-open": (lambda b, x: b.onnx.Relu(b.onnx.Reshape(b.onnx.Flatten(x, axis=1), ints(b, 0, -1))), ["Flatten", "Relu"]),
-    "reshapes-joined": (lambda b, x: b.onnx.Reshape(b.onnx.Reshape(x, ints(b, 0, 8, -1)), ints(b, 0, -1)), ["Reshape"]),
-    "reshape-of-flatten": (lambda b, x: b.onnx.Reshape(b.onnx.Flatten(x, axis=1), ints(b, 0, 4, -1)), ["Reshape"]),
-    "reshape-of-unsqueeze": (lambda b, x: b.onnx.Reshape(b.onnx.Unsqueeze(x, ints(b, 1)), ints(b, 0, -1)), ["Reshape"]),
-    "reshape-that-copies": (lambda b, x: b.onnx.Reshape(b.onnx.Reshape(x, ints(b, 0, 4, -1)), ints(b, 0, 0, 2, -1)), ["Reshape", "Reshape"]),
+    "reshape-open": (
+        lambda b, x: b.onnx.Relu(b.onnx.Reshape(b.onnx.Flatten(x, axis=1), ints(b, 0, -1))),
+        ["Flatten", "Relu"],
+    ),
+    "reshapes-joined": (
+        lambda b, x: b.onnx.Reshape(b.onnx.Reshape(x, ints(b, 0, 8, -1)), ints(b, 0, -1)),
+        ["Reshape"],
+    ),
+    "reshape-of-flatten": (
+        lambda b, x: b.onnx.Reshape(b.onnx.Flatten(x, axis=1), ints(b, 0, 4, -1)),
+        ["Reshape"],
+    ),
+    "reshape-of-unsqueeze": (
+        lambda b, x: b.onnx.Reshape(b.onnx.Unsqueeze(x, ints(b, 1)), ints(b, 0, -1)),
+        ["Reshape"],
+    ),
+    "reshape-that-copies": (
+        lambda b, x: b.onnx.Reshape(b.onnx.Reshape(x, ints(b, 0, 4, -1)), ints(b, 0, 0, 2, -1)),
+        ["Reshape", "Reshape"],
+    ),
     "reshape-to-computed": (
-        lambda b, x: b.onnx.Reshape(b.onnx.Reshape(x, ints(b, 0, 8, -1)), b.onnx.Concat([ints(b, -1, 4), b.onnx.Shape(x, start=3)], axis=0)),
+        lambda b, x: b.onnx.Reshape(
+            b.onnx.Reshape(x, ints(b, 0, 8, -1)),
+            b.onnx.Concat([ints(b, -1, 4), b.onnx.Shape(x, start=3)], axis=0),
+        ),
         ["Shape", "Concat", "Reshape"],
     ),
-    "unsqueeze-squeeze": (lambda b, x: b.onnx.Relu(b.onnx.Squeeze(b.onnx.Unsqueeze(x, ints(b, -1)), ints(b, 4))), ["Relu"]),
-    "squeeze-unsqueeze": (lambda b, x: b.onnx.Relu(b.onnx.Unsqueeze(b.onnx.Squeeze(b.onnx.ReduceMax(x, ints(b, 1)), ints(b, 1)), ints(b, 1))), ["ReduceMax", "Relu"]),
-    "squeeze-other": (lambda b, x: b.onnx.Unsqueeze(b.onnx.Squeeze(b.onnx.ReduceMax(x, ints(b, 1)), ints(b, 1)), ints(b, 0)), ["ReduceMax", "Squeeze", "Unsqueeze"]),
+    "unsqueeze-squeeze": (
+        lambda b, x: b.onnx.Relu(b.onnx.Squeeze(b.onnx.Unsqueeze(x, ints(b, -1)), ints(b, 4))),
+        ["Relu"],
+    ),
+    "squeeze-unsqueeze": (
+        lambda b, x: b.onnx.Relu(
+            b.onnx.Unsqueeze(b.onnx.Squeeze(b.onnx.ReduceMax(x, ints(b, 1)), ints(b, 1)), ints(b, 1))
+        ),
+        ["ReduceMax", "Relu"],
+    ),
+    "squeeze-other": (
+        lambda b, x: b.onnx.Unsqueeze(
+            b.onnx.Squeeze(b.onnx.ReduceMax(x, ints(b, 1)), ints(b, 1)), ints(b, 0)
+        ),
+        ["ReduceMax", "Squeeze", "Unsqueeze"],
+    ),
     "shape": (lambda b, x: b.onnx.Tile(x, b.onnx.Shape(b.onnx.ReduceMax(x, ints(b, 0, 1, 2, 3)))), ["Tile"]),
-    "shape-part": (lambda b, x: b.onnx.Add(b.onnx.Shape(x), b.onnx.Shape(x, start=1, end=2)), ["Shape", "Add"]),
+    "shape-part": (
+        lambda b, x: b.onnx.Add(b.onnx.Shape(x), b.onnx.Shape(x, start=1, end=2)),
+        ["Shape", "Add"],
+    ),
     "expand": (lambda b, x: b.onnx.Relu(b.onnx.Expand(x, ints(b, 1, 8, 1, 1))), ["Relu"]),
     "expand-more": (lambda b, x: b.onnx.Expand(x, ints(b, 2, 1, 1, 1, 1)), ["Expand"]),
     "concat": (lambda b, x: b.onnx.Relu(b.onnx.Concat([x], axis=1)), ["Relu"]),
     "concat-two": (lambda b, x: b.onnx.Concat([x, x], axis=1), ["Concat"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -81,7 +129,9 @@ def test_rules(name):
 
 
 def test_expand_of_known_sizes_goes():
-    assert cleaned("f32[3,4]", lambda b, x: b.onnx.Relu(b.onnx.Expand(x, ints(b, 3, 4))), torch.randn(3, 4)) == ["Relu"]
+    assert cleaned(
+        "f32[3,4]", lambda b, x: b.onnx.Relu(b.onnx.Expand(x, ints(b, 3, 4))), torch.randn(3, 4)
+    ) == ["Relu"]
 
 
 def test_an_output_that_becomes_an_input_stays_named():

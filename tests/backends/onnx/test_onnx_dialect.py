@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 import pytest
 import torch
+
+import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.ir import Builder, Graph, IRError, TensorType, get_op, parse_graph, print_graph, run, symbol, verify
 from detc.ir.equality import difference
 

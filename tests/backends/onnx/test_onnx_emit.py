@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 import numpy as np
 import onnx
 import pytest
 import torch
+
+import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.backends.onnx.emit import OnnxModel, emit
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import Builder, Graph, InputError, IRError, TensorType, run, symbol, verify

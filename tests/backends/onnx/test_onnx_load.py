@@ -22,11 +22,21 @@ H = size("H")
 def network(b, x):
     y = b.aten.relu(b.aten.conv2d(x, weight(b, 8, 3, 3, 3), weight(b, 8), stride=(2, 2), padding=(1, 1)))
     y = b.aten.batch_norm(
-        y, *[weight(b, 8, low=0.5) for _ in range(4)], training=False, momentum=0.1, eps=1e-5, cudnn_enabled=False
+        y,
+        *[weight(b, 8, low=0.5) for _ in range(4)],
+        training=False,
+        momentum=0.1,
+        eps=1e-5,
+        cudnn_enabled=False,
     )
     best, where = b.aten.topk(b.aten.flatten.using_ints(y, start_dim=2), k=3)
     joined = b.aten.cat([b.aten.mean.dim(y, dim=(2, 3)), b.aten.amax(y, dim=(2, 3))], dim=1)
-    return [best, where, b.aten.linear(joined, weight(b, 5, 16), weight(b, 5)), *b.aten.split.Tensor(y, split_size=4, dim=1)]
+    return [
+        best,
+        where,
+        b.aten.linear(joined, weight(b, 5, 16), weight(b, 5)),
+        *b.aten.split.Tensor(y, split_size=4, dim=1),
+    ]
 
 
 CASE = Case("network", ["f32[N,3,H,W]"], network, ({"N": 2, "H": 9, "W": 12},))

@@ -22,7 +22,18 @@ FLOAT_FUNCTIONS = [
     "isinf", "isfinite", "logical_not", "clone", "detach", "contiguous",
 ]  # fmt: skip
 POSITIVE_FUNCTIONS = ["log", "log2", "sqrt", "rsqrt", "reciprocal"]
-INTEGER_FUNCTIONS = ["abs", "neg", "sign", "relu", "sigmoid", "exp", "floor", "round", "logical_not", "square"]
+INTEGER_FUNCTIONS = [
+    "abs",
+    "neg",
+    "sign",
+    "relu",
+    "sigmoid",
+    "exp",
+    "floor",
+    "round",
+    "logical_not",
+    "square",
+]
 
 
 def unary(names):
@@ -113,9 +124,7 @@ ARITHMETIC = [
     ),
     Case("clamp-integers", ["i64[R,6]"], lambda b, x: b.aten.clamp(x, min=-1, max=1), SOME, 1),
     Case("clamp-tensors", [ROWS, "f32[6]"], lambda b, x, y: b.aten.clamp.Tensor(x, None, y), SOME, 1),
-    Case(
-        "maximum", [ROWS, "f32[6]"], lambda b, x, y: [b.aten.maximum(x, y), b.aten.minimum(x, y)], SOME, 2
-    ),
+    Case("maximum", [ROWS, "f32[6]"], lambda b, x, y: [b.aten.maximum(x, y), b.aten.minimum(x, y)], SOME, 2),
     Case("maximum-integers", ["i64[R]", "i64[]"], lambda b, x, y: b.aten.max.other(x, y), SOME, 1),
     Case("addcmul", [ROWS, ROWS, ROWS], lambda b, x, y, z: b.aten.addcmul(x, y, z, value=0.5), SOME, 3),
 ]
@@ -175,7 +184,13 @@ LOGIC = [
         high=9,
     ),
     Case("where", ["bool[R,1]", ROWS, "f32[6]"], lambda b, c, x, y: b.aten.where.self(c, x, y), SOME, 1),
-    Case("where-number", ["bool[R,1]", ROWS], lambda b, c, x: b.aten.where.ScalarOther(c, x, other=-1.0), SOME, 1),
+    Case(
+        "where-number",
+        ["bool[R,1]", ROWS],
+        lambda b, c, x: b.aten.where.ScalarOther(c, x, other=-1.0),
+        SOME,
+        1,
+    ),
     Case(
         "where-bools",
         ["bool[R]", "bool[R]", "bool[R]"],
@@ -183,7 +198,9 @@ LOGIC = [
         SOME,
         4,
     ),
-    Case("where-mixed", ["bool[R]", "i64[R]", "f32[R]"], lambda b, c, x, y: b.aten.where.self(c, x, y), SOME, 2),
+    Case(
+        "where-mixed", ["bool[R]", "i64[R]", "f32[R]"], lambda b, c, x, y: b.aten.where.self(c, x, y), SOME, 2
+    ),
     Case(
         "masked_fill",
         [ROWS, "bool[R,1]"],

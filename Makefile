@@ -1,0 +1,52 @@
+# make demo    compile the bundled model, run it, compare it with the original, draw a picture
+# make test    lint, check types and run the tests
+# make bench   measure against other exporters, into benchmarks/RESULTS.md
+# Each sets up .venv by itself; PYTHON says from which Python (3.10 or later).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+# Type checker and import linter want the packages as they are installed, under one folder `detc`.
+PACKAGE := build/package
+SOURCES := $(shell find detc frontend ir passes backends -name '*.py' -o -name py.typed)
+
+.PHONY: demo test bench lint types unit clean
+
+demo: $(INSTALLED)
+	$(BIN)/detc demo
+
+test: lint types unit
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+lint: $(INSTALLED) $(PACKAGE)/complete
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(PACKAGE) && $(abspath $(BIN))/lint-imports --config $(abspath pyproject.toml) --no-cache
+
+types: $(INSTALLED) $(PACKAGE)/complete
+	MYPYPATH=$(PACKAGE) $(BIN)/mypy -p detc.ir -p detc.passes
+
+# The last step, so that pytest's summary stands at the end.
+unit: $(INSTALLED) lint types
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detc needs Python 3.10 or later; set PYTHON to one")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade pip
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@touch $@
+
+$(PACKAGE)/complete: pyproject.toml $(SOURCES) | $(INSTALLED)
+	rm -rf build
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --target $(PACKAGE) .
+	@touch $@
+
+clean:
+	rm -rf build demo-output .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# The checks against Caffe2's original, where they are part of the tree.
+-include Makefile.caffe2

@@ -1,0 +1,82 @@
+"""The generic passes take time in proportion to the graph: eight times the nodes, eight times the work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import pytest
+
+from benchmarks.scaling import PASSES, measure, synthetic_graph, table
+from detc.ir import Graph, print_graph, verify
+from detc.passes import Context, Pass
+
+SMALL, LARGE = 400, 3200
+
+
+@lru_cache
+def graph_of_size(nodes: int) -> Graph:
+    return synthetic_graph(nodes)
+
+
+def calls(function: Callable[[], Any]) -> int:
+    """How many Python calls it takes, generators' steps included: work, measured without a clock."""
+    count = 0
+
+    def on_event(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(on_event)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def seconds(make: Callable[[], Callable[[], Any]]) -> float:
+    """The least processor time of three runs."""
+    best = float("inf")
+    for _ in range(3):
+        function = make()
+        start = time.process_time()
+        function()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def applied(item: Pass, nodes: int) -> Callable[[], Any]:
+    copy = graph_of_size(nodes).clone()
+    return lambda: item.apply(copy, Context(item.name))
+
+
+def check_linear(make: Callable[[int], Callable[[], Any]]) -> None:
+    small, large = len(graph_of_size(SMALL)), len(graph_of_size(LARGE))
+    make(SMALL)()  # fills the caches of inferred types
+    work = (calls(make(LARGE)) / large) / (calls(make(SMALL)) / small)
+    assert work < 1.1
+    # What runs in C is not counted above. A pass that is quadratic there takes 8 times as long for a node.
+    spent = (seconds(lambda: make(LARGE)) / large) / (seconds(lambda: make(SMALL)) / small)
+    assert spent < 4
+
+
+@pytest.mark.parametrize("item", PASSES, ids=lambda item: item.name)
+def test_a_pass_is_linear(item: Pass) -> None:
+    assert applied(item, SMALL)(), "the graph must have work for the pass"
+    check_linear(lambda nodes: applied(item, nodes))
+
+
+def test_cloning_verifying_and_printing_are_linear() -> None:
+    for function in (Graph.clone, verify, print_graph):
+        check_linear(lambda nodes, f=function: lambda: f(graph_of_size(nodes)))  # type: ignore[misc]
+
+
+def test_the_benchmark_gives_a_row_for_each_pass() -> None:
+    rows = measure([50, 100])
+    assert {item.name for item in PASSES} < {row["what"] for row in rows}
+    assert all(row["growth"] > 0 for row in rows)
+    assert len(table(rows).splitlines()) == len(rows) + 2
