@@ -129,5 +129,5 @@ def _dynamo(weights: str, output: str) -> str:
     try:
         result = measure("try-dynamo", "--weights", weights, "--output", output)
     except TaskError as error:
-        return f"fails: {error}"
+        return f"not tried, {error}"
     return f"fails: {result['error']}" if result["error"] else f"{result['s']:.2f} s"

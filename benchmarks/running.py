@@ -83,7 +83,8 @@ def _profile(title: str, result: dict[str, Any], types: int) -> Section:
     return Section(
         title,
         "From onnxruntime's profiler, medians. Convolutions and gemms are Conv, ConvTranspose and Gemm, fused ones too,"
-        " without the reordering of their data; below are the slowest other nodes, then all by op type.",
+        " without the reordering of their data; below are the slowest other nodes, then all by op type. The "
+        "time of a Loop or an If has that of its body in it.",
         rows,
         [("op type", "time", "share", "nodes"), *by_op],
     )

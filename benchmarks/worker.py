@@ -125,6 +125,9 @@ def export_peer(options: argparse.Namespace) -> dict[str, Any]:
 
 def try_dynamo(options: argparse.Namespace) -> dict[str, Any]:
     """Whether torch's current exporter takes torchvision's model, and what it says if not."""
+    # Without this package the exporter fails on every model, which would say nothing about this one.
+    import onnxscript  # noqa: F401
+
     model = models.peer(options.weights)
     picture = models.peer_image(models.image())
     warnings.simplefilter("ignore")
