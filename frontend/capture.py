@@ -16,7 +16,18 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import nn
 
-from detc.ir import Builder, Dim, Graph, InputError, TensorType, UnsupportedError, Value, symbol, verify
+from detc.ir import (
+    Builder,
+    Dim,
+    Graph,
+    InputError,
+    TensorType,
+    UnsupportedError,
+    Value,
+    paused_collector,
+    symbol,
+    verify,
+)
 
 from .detectron2.config import Config
 from .detectron2.dataset import known_class_names, test_settings
@@ -151,6 +162,7 @@ class Capture:
         return self.graph.add_input("output_size", TensorType(torch.int64, (symbol("N"), 2)))
 
 
+@paused_collector()
 def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Graph:
     """Capture a detector as a graph of the level `captured`. No sample image is needed, no weight is copied.
 

@@ -7,6 +7,7 @@ execute a graph.
 
 from . import aten, dialects
 from .builder import Builder, freeze, infer_types
+from .collector import paused_collector
 from .dims import Dim, Symbol, SymExpr, evaluate, parse_dim, symbol
 from .equality import attribute_key, attribute_keys, difference
 from .errors import (
@@ -72,6 +73,7 @@ __all__ = [
     "parse_dim",
     "parse_graph",
     "parse_type",
+    "paused_collector",
     "print_graph",
     "register_dialect",
     "registered_ops",

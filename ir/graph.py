@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 
+from .collector import paused_collector
 from .dims import Dim, SymExpr
 from .errors import IRError
 from .types import TensorType, Type, type_symbols
@@ -487,6 +488,7 @@ class Graph:
                 node._previous = node._next = None
                 self._place(node, self._last, None)
 
+    @paused_collector()
     def clone(self) -> Graph:
         """A copy with its own nodes and values. Weights share storage."""
         other = Graph(self.name, self.level)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .collector import paused_collector
 from .dims import Dim, parse_dim
 from .errors import DetcError, ParseError
 from .graph import Attribute, Constant, Graph, Node, Operand, Value
@@ -25,6 +26,7 @@ _LITERAL = re.compile(r"(\w+)\[([\d,]*)\]\{(.*)\}$")
 _OPEN, _CLOSE = "([{<", ")]}>"
 
 
+@paused_collector()
 def parse_graph(text: str, weights: Mapping[str, torch.Tensor] | None = None) -> Graph:
     """The graph that the text describes.
 

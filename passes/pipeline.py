@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, overload
 
 from typing_extensions import Self, override
 
-from detc.ir import DetcError, Graph, InputError
+from detc.ir import DetcError, Graph, InputError, paused_collector
 
 from .base import Context, Pass, PassRun
 from .observers import Observer, VerifyEach
@@ -198,6 +198,7 @@ class Pipeline(MutableSequence[Pass]):
         return "Pipeline([" + "".join(f"\n    {item!r}," for item in self) + ("\n])" if self else "])")
 
 
+@paused_collector()
 def _apply(graph: Graph, item: Pass, index: int, context: Context) -> bool:
     context.pass_name = item.name
     nodes, start = len(graph), time.perf_counter()

@@ -6,7 +6,7 @@ from detc.ir import Builder, Node, Value
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
-from .det_common import F32, ints, scalar, split
+from .det_common import F32, I64, ints, scalar, split
 
 
 def mask_inference(b: Builder, node: Node) -> Value:
@@ -37,13 +37,13 @@ def paste_masks(b: Builder, node: Node) -> Value:
     cells = b.constant([m + 0.5 for m in range(side)], F32)
     distance = b.onnx.Abs(b.onnx.Sub(b.onnx.Unsqueeze(place, ints(b, 3)), cells))  # [D, 2, M, S]
     weights = b.onnx.Relu(b.onnx.Sub(scalar(b, 1.0), distance))
-    across, down = split(b, weights, (1, 1), axis=1)  # [D, 1, M, S]
-    height, width = split(b, largest, (1, 1), axis=0)
-    rows = b.onnx.Slice(down, ints(b, 0), height, ints(b, 2))
-    columns = b.onnx.Slice(across, ints(b, 0), width, ints(b, 2))
-    drawn = b.onnx.MatMul(b.onnx.MatMul(rows, masks), b.onnx.Transpose(columns, perm=[0, 1, 3, 2]))
-    inside = b.onnx.GreaterOrEqual(drawn, scalar(b, float(node.attributes["threshold"])))  # type: ignore[arg-type]
-    return b.onnx.Squeeze(inside, ints(b, 1))
+    # No axis of length one is left to be taken off the result, which is as large as all the images together.
+    across, down = (b.onnx.Gather(weights, b.constant(axis, I64), axis=1) for axis in (0, 1))  # [D, M, S]
+    height, width = (b.onnx.Gather(largest, ints(b, axis), axis=0) for axis in (0, 1))
+    rows = b.onnx.Slice(down, ints(b, 0), height, ints(b, 1))
+    columns = b.onnx.Transpose(b.onnx.Slice(across, ints(b, 0), width, ints(b, 1)), perm=[0, 2, 1])
+    drawn = b.onnx.MatMul(b.onnx.MatMul(rows, b.onnx.Squeeze(masks, ints(b, 1))), columns)
+    return b.onnx.GreaterOrEqual(drawn, scalar(b, float(node.attributes["threshold"])))  # type: ignore[arg-type]
 
 
 TABLE: dict[str, LoweringRule] = {"det.mask_inference": mask_inference, "det.paste_masks": paste_masks}
