@@ -48,7 +48,10 @@ def export(options: Export, stages: Stages) -> int:
     passes = pipeline(options.target, postprocess=options.postprocess, masks=options.masks)
     observers = _observers(passes, options.dump_ir, options.print_after)
     _check_output(options.output, options.target)
-    images = {path: read_image(path) for path in options.check}
+    names = {Path(path).name for path in options.check}
+    # Full paths would not fit into a terminal's line beside the numbers.
+    short = len(names) == len(set(options.check))
+    images = {Path(path).name if short else path: read_image(path) for path in options.check}
 
     with stages.stage("load the model"):
         model = load_model(options.config, options.weights)
@@ -60,7 +63,7 @@ def export(options: Export, stages: Stages) -> int:
     if images:
         with stages.stage("check"):
             detector = load_artifact(options.output)
-            inputs = {path: model_input(image, detector.metadata) for path, image in images.items()}
+            inputs = {name: model_input(image, detector.metadata) for name, image in images.items()}
             rows = check_parity(model, detector, inputs)
     print_blocks(stages.table(), *(parity_blocks(rows, "onnxruntime") if rows else ()))
     return 0 if all(row.report.agrees for row in rows) else 1

@@ -31,8 +31,7 @@ from .base import Context, Pass, attribute
 
 @dataclass(frozen=True)
 class RemovePostprocess(Pass):
-    """Drop postprocessing: detections stay in pixels of the network's input, masks stay as the head gave
-    them.
+    """Drop postprocessing: boxes stay in pixels of the network's input, masks as the head gave them.
 
     Before:
         input %output_size: i64[N,2]

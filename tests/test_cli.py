@@ -68,7 +68,7 @@ def test_export_with_everything(detc_command: Command, tmp_path: Path) -> None:
     for stage in ("load the model", "capture", "run the passes", "emit", "write the file", "check"):
         assert re.search(rf"^{stage} +\d+\.\d\d$", summary, re.MULTILINE)
     verdicts = re.findall(r"^(\S+\.png) +(\d) .* (agrees|DIFFERS)", summary, re.MULTILINE)
-    images = [scene(0), scene(3), scene(5)]
+    images = ("scene0.png", "scene3.png", "scene5.png")
     assert verdicts == [(image, batch, "agrees") for batch in "13" for image in images]
 
     dumped = sorted(path.name for path in (tmp_path / "ir").iterdir())
@@ -172,7 +172,7 @@ def test_passes_lists_the_pipeline_in_order(detc_command: Command) -> None:
     listed = re.findall(r"^ *\d+ +([\w-]+)", done.stdout, re.MULTILINE)
     pipeline = detc.pipeline("onnx")
     assert [name for name in listed if name != "keep-roi-masks"] == [step.name for step in pipeline]
-    assert all(step.summary in done.stdout for step in pipeline)
+    assert all(step.summary.endswith(".") and step.summary in done.stdout for step in pipeline)
     assert "without --postprocess" in done.stdout
 
 
