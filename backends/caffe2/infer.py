@@ -270,6 +270,12 @@ def roi_align(use: Use) -> list[TensorType]:
     return [pooled.with_shape(rois.shape[0], *pooled.shape[1:])]
 
 
+def batch_permutation(use: Use) -> list[TensorType]:
+    data = use.tensor(0)
+    # There are as many indices as rows, and they often know how many that are.
+    return [data.with_shape(*use.tensor(1, 1).shape, *data.shape[1:])]
+
+
 def heatmap_max_keypoint(use: Use) -> list[TensorType]:
     maps = use.tensor(0, 4)
     return [TensorType(F32, (maps.shape[0], 4, maps.shape[1]))]

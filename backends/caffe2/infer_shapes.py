@@ -182,6 +182,7 @@ RULES: Final[dict[str, Rule]] = {
     "BoxWithNMSLimit": infer.box_with_nms_limit,
     "RoIAlign": infer.roi_align,
     "RoIAlignRotated": infer.roi_align,
+    "BatchPermutation": infer.batch_permutation,
     "HeatmapMaxKeypoint": infer.heatmap_max_keypoint,
     "LengthsToSegmentIds": infer.segment_ids,
     "ResizeNearestGradient": infer.resize_nearest_gradient,
@@ -217,7 +218,7 @@ RULES: Final[dict[str, Rule]] = {
     # What keeps the type of its first operand.
     **dict.fromkeys(
         (
-            *("BatchPermutation", "SequenceMask", "SpatialBN", "GroupNorm", "Softmax", "Dropout"),
+            *("SequenceMask", "SpatialBN", "GroupNorm", "Softmax", "Dropout"),
             *("Relu", "Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Abs", "Negative", "Reciprocal", "Floor", "Ceil"),
             *("Not", "Clip", "LeakyRelu", "Elu", "PRelu", "AliasWithName", "Copy", "Alias", "StopGradient"),
             *("EnsureCPUOutput", "CopyFromCPUInput", "CopyCPUToGPU", "CopyGPUToCPU"),
