@@ -108,6 +108,8 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
             found[-1] = b.caffe2.Add(found[-1], number)
     rois = b.concat(found, 0)
     rois.name = "rpn_rois"
+    # However many they are together: what the IR calls the number of proposals.
+    rois.type = rois.tensor_type.with_shape(b.result.shape[0], 5)
     boxes_only = b.caffe2.Slice(rois, starts=(0, 1), ends=(-1, 5))
     column = b.caffe2.Squeeze(b.caffe2.Slice(rois, starts=(0, 0), ends=(-1, 1)), dims=(1,))
     index = b.caffe2.Cast(column, to=INT64)
