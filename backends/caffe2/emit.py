@@ -171,9 +171,7 @@ class _Emitter:
         ]
         hidden = _NO_ARGUMENTS.get(type_, ())
         arguments = {
-            name: value
-            for name, value in node.attributes.items()
-            if name not in hidden and value is not None
+            name: value for name, value in node.attributes.items() if name not in hidden and value is not None
         }
         for name, value in arguments.items():
             if not _is_plain(value):
@@ -214,7 +212,10 @@ class _Emitter:
     def _arguments(self) -> None:
         metadata = dict(self._graph.metadata)
         kept: Mapping[str, Any] = metadata.pop("net_arguments", {})
-        values: dict[str, Any] = {"size_divisibility": int(metadata.get("size_divisibility", 0)), "device": "cpu"}
+        values: dict[str, Any] = {
+            "size_divisibility": int(metadata.get("size_divisibility", 0)),
+            "device": "cpu",
+        }
         if "meta_architecture" in metadata:
             values["meta_architecture"] = metadata["meta_architecture"]
         values.update(kept)

@@ -312,5 +312,3 @@ def matmul(use: Use) -> list[TensorType]:
     rows = left.shape[-1 if use.attributes["trans_a"] else -2]
     columns = right.shape[-2 if use.attributes["trans_b"] else -1]
     return [left.with_shape(*broadcast(use, left.shape[:-2], right.shape[:-2]), rows, columns)]
-
-

@@ -12,7 +12,6 @@ from detc.ir.dims import floor_div
 
 from . import infer
 from .infer import I32, I64, Rule, Use, broadcast, product
-from .ops import BODIES
 from .ops.shape import tensor_type
 
 
@@ -219,7 +218,19 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
         (
             *("SequenceMask", "SpatialBN", "GroupNorm", "Softmax", "Dropout"),
-            *("Relu", "Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Abs", "Negative", "Reciprocal", "Floor", "Ceil"),
+            *(
+                "Relu",
+                "Sigmoid",
+                "Tanh",
+                "Exp",
+                "Log",
+                "Sqrt",
+                "Abs",
+                "Negative",
+                "Reciprocal",
+                "Floor",
+                "Ceil",
+            ),
             *("Not", "Clip", "LeakyRelu", "Elu", "PRelu", "AliasWithName", "Copy", "Alias", "StopGradient"),
             *("EnsureCPUOutput", "CopyFromCPUInput", "CopyCPUToGPU", "CopyGPUToCPU"),
         ),
@@ -227,4 +238,3 @@ RULES: Final[dict[str, Rule]] = {
     ),
 }
 """Each operator's rule, by the operator's type. Fills with given values have none: they become weights."""
-

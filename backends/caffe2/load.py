@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -41,7 +41,7 @@ METADATA = "detc"
 SERIALIZED_ANCHORS = "serialized_anchor_generator"
 PREDICT_FILE, INIT_FILE, TEXT_FILE = "model.pb", "model_init.pb", "model.pbtxt"
 
-Source = str | os.PathLike[str] | bytes | NetDef
+Source: TypeAlias = str | os.PathLike[str] | bytes | NetDef
 
 
 def load(folder: str | os.PathLike[str], *, inputs: Mapping[str, TensorType] | None = None) -> Graph:
@@ -68,7 +68,7 @@ def load_nets(predict: Source, init: Source, *, inputs: Mapping[str, TensorType]
             arguments or operands that it cannot take; the type of an input is not known.
         UnsupportedError: operators that are not known; all of them are listed.
     """
-    nets = [net if isinstance(net, NetDef) else read_net(net) for net in (predict, init)]
+    nets = [read_net(net) if isinstance(net, str | bytes | os.PathLike) else net for net in (predict, init)]
     return _Loader(nets[0], nets[1], inputs or {}).load()
 
 
@@ -235,5 +235,3 @@ def multiples(type: Type) -> dict[str, int]:
             if not isinstance(dim, int):
                 found.update({s.name: s.multiple for s in dim.symbols() if s.multiple != 1})
     return found
-
-

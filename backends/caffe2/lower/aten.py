@@ -151,9 +151,7 @@ def adaptive_avg_pool(b: Caffe2Builder, self: Value, output_size: Any) -> Value:
 
 @TABLE.rule("aten.upsample_nearest2d.vec")
 def upsample_nearest(b: Caffe2Builder, input: Value, output_size: Any, scale_factors: Any) -> Value:
-    height, width = scale_factors or (
-        _ratio(b.result.shape[axis], input.shape[axis]) for axis in (2, 3)
-    )
+    height, width = scale_factors or (_ratio(b.result.shape[axis], input.shape[axis]) for axis in (2, 3))
     made: Value = b.caffe2.ResizeNearest(
         input, order="NCHW", width_scale=float(width), height_scale=float(height)
     )
@@ -211,7 +209,13 @@ def batch_norm(
 
 @TABLE.rule("aten.group_norm")
 def group_norm(
-    b: Caffe2Builder, input: Value, num_groups: int, weight: Value | None, bias: Value | None, eps: float, **_: Any
+    b: Caffe2Builder,
+    input: Value,
+    num_groups: int,
+    weight: Value | None,
+    bias: Value | None,
+    eps: float,
+    **_: Any,
 ) -> Value:
     channels = whole(input.shape[1], "the number of channels")
     gamma = weight if weight is not None else b.constant(torch.ones(channels))

@@ -43,9 +43,7 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
         pick = b.constant(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
         size = b.caffe2.FC(im_info, pick, b.constant(torch.zeros(2)), axis=0)
         inside = b.caffe2.ResizeNearest(b.constant(mean.view(1, -1, 1, 1)), size, order="NCHW")
-        padded = b.caffe2.ResizeNearestGradient(
-            inside, data, order="NCHW", width_scale=1.0, height_scale=1.0
-        )
+        padded = b.caffe2.ResizeNearestGradient(inside, data, order="NCHW", width_scale=1.0, height_scale=1.0)
         result: Value = b.caffe2.Sub(data, padded)
     else:
         result = b.caffe2.Sub(data, b.constant(mean.view(-1, 1, 1)))
