@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.backends.onnx.pipeline import onnx_pipeline
 from detc.frontend import capture
 from detc.ir import Graph, InputError
 from detc.passes import Observer, Pipeline
 
+from .caffe2_artifact import Caffe2Artifact
 from .detector import Artifact
 from .onnx_artifact import OnnxArtifact
 
@@ -35,10 +37,10 @@ def pipeline(target: str, *, postprocess: bool = False, masks: str = "roi") -> P
     return TARGETS[target](postprocess=postprocess, masks=masks)
 
 
-TARGETS = {"onnx": onnx_pipeline}
+TARGETS = {"onnx": onnx_pipeline, "caffe2": caffe2_pipeline}
 """Target -> the function that makes its pipeline."""
-SUFFIXES = {"onnx": ".onnx"}
-"""Target -> what its files' names end in."""
+SUFFIXES = {"onnx": ".onnx", "caffe2": ""}
+"""Target -> what its files' names end in; nothing where it writes a folder."""
 
 
 def compile(
@@ -67,7 +69,7 @@ def emit(graph: Graph) -> Artifact:
     Errors:
         InputError: the graph is not lowered to a target.
     """
-    emitters = {"onnx": OnnxArtifact}
+    emitters: dict[str, Callable[[Graph], Artifact]] = {"onnx": OnnxArtifact, "caffe2": Caffe2Artifact}
     if graph.level not in emitters:
         raise InputError(
             f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline(target) over it first"

@@ -21,6 +21,9 @@ from .images import model_input, read_image
 from .load import load_artifact
 from .terminal import Stages, file_size, output, print_blocks
 
+_RUNTIMES = {"onnx": "onnxruntime", "caffe2": "the interpreter"}
+"""Target -> what runs its files here."""
+
 
 @dataclass(frozen=True)
 class Export:
@@ -65,7 +68,7 @@ def export(options: Export, stages: Stages) -> int:
             detector = load_artifact(options.output)
             inputs = {name: model_input(image, detector.metadata) for name, image in images.items()}
             rows = check_parity(model, detector, inputs)
-    print_blocks(stages.table(), *(parity_blocks(rows, "onnxruntime") if rows else ()))
+    print_blocks(stages.table(), *(parity_blocks(rows, _RUNTIMES[options.target]) if rows else ()))
     return 0 if all(row.report.agrees for row in rows) else 1
 
 
@@ -111,6 +114,12 @@ def _observers(passes: Pipeline, dump_ir: Path | None, print_after: Sequence[str
 
 
 def _check_output(path: Path, target: str) -> None:
+    if not SUFFIXES[target]:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"the target {target} writes a folder, and {path} is none")
+        if not path.parent.is_dir():
+            raise InputError(f"the output folder does not exist: {path.parent}")
+        return
     if path.is_dir():
         raise InputError(f"the output is a folder: {path}")
     if not path.parent.is_dir():
@@ -120,7 +129,8 @@ def _check_output(path: Path, target: str) -> None:
 
 
 def _summarize(options: Export, artifact: Artifact) -> None:
-    graph, size = artifact.graph, file_size(options.output.stat().st_size)
+    files = list(options.output.glob("model*")) if options.output.is_dir() else [options.output]
+    graph, size = artifact.graph, file_size(sum(file.stat().st_size for file in files))
     console = output()
     console.print(f"{options.output}: {artifact.nodes} nodes, {size}", soft_wrap=True)
     for heading, values in (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from detc.ir import InputError
 from detc.passes import Pass
 
 from .api import TARGETS, pipeline
@@ -32,10 +33,17 @@ def _merged(target: str) -> list[tuple[Pass, str]]:
     """The passes of all variants of a target's pipeline in one order; each with the variants it is in, if not all."""
     order: list[tuple[Pass, int]] = []
     members: dict[tuple[Pass, int], list[str]] = {}
+    variants = 0
     for variant, options in _VARIANTS.items():
+        try:
+            steps = pipeline(target, **options)  # type: ignore[arg-type]
+        except InputError:
+            # Not every target has all of them.
+            continue
+        variants += 1
         seen: Counter[Pass] = Counter()
         position = 0
-        for step in pipeline(target, **options):  # type: ignore[arg-type]
+        for step in steps:
             # A pass can stand in a pipeline twice: its occurrences are told apart.
             key = (step, seen[step])
             seen[step] += 1
@@ -44,4 +52,4 @@ def _merged(target: str) -> list[tuple[Pass, str]]:
                 members[key] = []
             position = order.index(key) + 1
             members[key].append(variant)
-    return [(key[0], "" if len(members[key]) == len(_VARIANTS) else ", ".join(members[key])) for key in order]
+    return [(key[0], "" if len(members[key]) == variants else ", ".join(members[key])) for key in order]

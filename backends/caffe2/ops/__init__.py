@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from . import detections, elementwise, fill, nn, proposals, roi, shape
+from . import detections, elementwise, fill, masking, nn, proposals, roi, shape
 
 Body = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -40,6 +40,10 @@ BODIES: Final[dict[str, Callable[..., Any]]] = {
     "UpsampleBilinear": nn.upsample_bilinear,
     "Softmax": nn.softmax,
     "PadImage": nn.pad_image,
+    # What is inside of an image.
+    "SequenceMask": masking.sequence_mask,
+    "LengthsToSegmentIds": masking.lengths_to_segment_ids,
+    "ResizeNearestGradient": masking.resize_nearest_gradient,
     # Element by element.
     "Add": elementwise.add,
     "Sub": elementwise.sub,

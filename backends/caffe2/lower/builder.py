@@ -1,0 +1,78 @@
+"""What lowering rules build with: `caffe2.*` nodes before the node being lowered, and what earlier rules noted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from detc.ir import Builder, Dim, Graph, Node, TensorType, Value
+from detc.passes.base import NoMatch
+from detc.passes.conversion import Sizes
+
+FLOAT, INT32, INT64 = 1, 2, 10
+"""Of TensorProto.DataType."""
+DATA_TYPES = {torch.float32: FLOAT, torch.int32: INT32, torch.int64: INT64, torch.bool: 5, torch.float64: 13}
+
+
+class Caffe2Builder(Builder):
+    """A builder of `caffe2.*` nodes.
+
+    Attributes:
+        lowered: the node being lowered.
+    """
+
+    def __init__(self, graph: Graph, node: Node, sizes: Sizes, *, created_by: str) -> None:
+        super().__init__(graph, before=node, source=node.source, created_by=created_by)
+        self.lowered = node
+        self._notes = sizes.computed
+
+    def note(self, what: str, *values: Value, means: Value) -> None:
+        """Tell later rules that `values` together are one Caffe2 blob: boxes and batch index the rois."""
+        self._notes[(what, *values)] = means
+
+    def noted(self, what: str, *values: Value) -> Value | None:
+        """What an earlier rule noted for these values."""
+        return self._notes.get((what, *values))
+
+    @property
+    def result(self) -> TensorType:
+        """The type of the lowered node's first result."""
+        return self.lowered.results[0].tensor_type
+
+    def unused(self, index: int, why: str) -> None:
+        """Refuse when the lowered node's result at `index` is used."""
+        value = self.lowered.results[index]
+        if value.is_used or self.graph.is_output(value):
+            raise NoMatch(why)
+
+    def cast(self, value: Value, dtype: torch.dtype) -> Value:
+        """The value with another element type."""
+        if value.dtype == dtype:
+            return value
+        if dtype not in DATA_TYPES:
+            raise NoMatch(f"tensors of {dtype} are not known to Caffe2's operators")
+        made: Value = self.caffe2.Cast(value, to=DATA_TYPES[dtype])
+        return made
+
+    def concat(self, values: list[Value], axis: int) -> Value:
+        """The values joined; one alone as it is."""
+        if len(values) == 1:
+            return values[0]
+        made: tuple[Value, Value] = self.caffe2.Concat(values, axis=axis)
+        return made[0]
+
+    def number(self, value: Any, dtype: torch.dtype) -> Value:
+        """A number as a tensor [1]."""
+        if isinstance(value, Value):
+            return value
+        if not isinstance(value, bool | int | float):
+            raise NoMatch("a size that is known only at run time")
+        return self.constant(torch.tensor([value], dtype=dtype))
+
+
+def whole(dim: Dim, what: str) -> int:
+    """A size that must be a number. Refuses otherwise."""
+    if not isinstance(dim, int):
+        raise NoMatch(f"{what} is not known: {dim}")
+    return dim

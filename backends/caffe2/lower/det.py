@@ -1,0 +1,273 @@
+"""det ops as Caffe2's detection operators, with the arguments that detectron2's exporter (v0.6) gives them.
+
+Caffe2 keeps boxes and the number of their image in one blob, `rois` f32[n,5] (image, x0, y0, x1, y1). A rule that
+makes such a blob notes it for the pair of values that the IR has instead, so that the rules of later ops find it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from detc.ir import Constant, Node, Value
+from detc.ir.dialects.pooling import level_range
+from detc.passes.base import NoMatch, attribute
+from detc.passes.conversion import LoweringRule
+
+from ..ops.boxes import LOG_SIZE_LIMIT
+from .builder import FLOAT, INT32, INT64, Caffe2Builder, whole
+
+ROIS, SPLITS = "rois", "splits"
+"""What is noted: boxes and batch index -> rois; decoded boxes -> the number of rois of each image."""
+ANGLES = {"angle_bound_on": True, "angle_bound_lo": -180, "angle_bound_hi": 180, "clip_angle_thresh": 1.0}
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def normalize(b: Caffe2Builder, node: Node) -> Value:
+    """(data - mean) / std inside of each image, zero outside.
+
+    Caffe2 has no operator that pads to another tensor's size but the gradient of ResizeNearest: with scales of 1 it
+    puts the mean of one image, as large as `im_info` says, into zeros as large as `data`, which is zero out there.
+    A batch is masked by rows and by columns instead.
+    """
+    data, im_info = node.operand(0), node.operand(1)
+    mean, std = (torch.tensor(_floats(node.attributes[name])) for name in ("mean", "std"))
+    channels = len(mean)
+    if im_info.shape[0] == 1:
+        pick = b.constant(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        size = b.caffe2.FC(im_info, pick, b.constant(torch.zeros(2)), axis=0)
+        inside = b.caffe2.ResizeNearest(b.constant(mean.view(1, -1, 1, 1)), size, order="NCHW")
+        padded = b.caffe2.ResizeNearestGradient(inside, data, order="NCHW", width_scale=1.0, height_scale=1.0)
+        result: Value = b.caffe2.Sub(data, padded)
+    else:
+        result = b.caffe2.Sub(data, b.constant(mean.view(-1, 1, 1)))
+        sizes = b.caffe2.Cast(im_info, to=INT32)
+        for axis in (0, 1):
+            lengths = b.caffe2.Gather(sizes, b.constant([axis] * channels, torch.int32), axis=1)
+            masked = b.caffe2.SequenceMask(
+                result, lengths, mode="sequence", axis=2, repeat_from_axis=3, fill_val=0.0
+            )
+            # Rows first; then the columns as rows, and back.
+            result = b.caffe2.Transpose(masked, axes=(0, 1, 3, 2))
+    if bool((std != 1).any()):
+        result = b.caffe2.Div(result, b.constant(std.view(-1, 1, 1)))
+    return result
+
+
+# Proposals
+
+
+def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
+    """GenerateProposals of each level and image, CollectRpnProposals of each image."""
+    logits, deltas, cells = (node.operand_list(i) for i in range(3))
+    im_info = node.operand(3)
+    strides = [int(stride) for stride in node.attributes["strides"]]  # type: ignore[union-attr, arg-type]
+    _check_decoding(node, (1.0,) * 4)
+    b.unused(1, "the proposals' scores are no output of Caffe2's CollectRpnProposals")
+    images = whole(im_info.shape[0], "the number of images")
+    before, after = (int(node.attributes[f"{when}_nms_topk"]) for when in ("pre", "post"))  # type: ignore[arg-type]
+    per_level = {
+        "pre_nms_topN": before,
+        "post_nms_topN": after,
+        "nms_thresh": float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
+        "min_size": float(node.attributes["min_box_size"]),  # type: ignore[arg-type]
+        **ANGLES,
+        "legacy_plus_one": False,
+    }
+    anchors = [
+        _shifted(b, cell, float(node.attributes["offset"]) * stride)  # type: ignore[arg-type]
+        for cell, stride in zip(cells, strides, strict=True)
+    ]
+    found: list[Value] = []
+    parts = [_per_image(b, value, images) for value in (*logits, *deltas, im_info)]
+    for image in range(images):
+        boxes: list[Value] = []
+        scores: list[Value] = []
+        for level, stride in enumerate(strides):
+            rois, values = b.caffe2.GenerateProposals(
+                parts[level][image],
+                parts[len(logits) + level][image],
+                parts[-1][image],
+                anchors[level],
+                spatial_scale=1.0 / stride,
+                **per_level,
+            )
+            boxes.append(rois)
+            scores.append(values)
+        found.append(_collected(b, boxes, scores, after))
+        if image:
+            number = b.constant([[image, 0, 0, 0, 0]], torch.float32)
+            found[-1] = b.caffe2.Add(found[-1], number)
+    rois = b.concat(found, 0)
+    rois.name = "rpn_rois"
+    # However many they are together: what the IR calls the number of proposals.
+    rois.type = rois.tensor_type.with_shape(b.result.shape[0], 5)
+    boxes_only = b.caffe2.Slice(rois, starts=(0, 1), ends=(-1, 5))
+    column = b.caffe2.Squeeze(b.caffe2.Slice(rois, starts=(0, 0), ends=(-1, 1)), dims=(1,))
+    index = b.caffe2.Cast(column, to=INT64)
+    b.note(ROIS, boxes_only, index, means=rois)
+    return [boxes_only, column, index]
+
+
+def _check_decoding(node: Node, weights: Sequence[float] | None) -> None:
+    if weights is not None and _floats(node.attributes["weights"]) != tuple(weights):
+        raise NoMatch(f"weights {node.attributes['weights']} of the deltas: Caffe2 takes {tuple(weights)}")
+    if not math.isclose(float(node.attributes["scale_clamp"]), LOG_SIZE_LIMIT, rel_tol=1e-6):  # type: ignore[arg-type]
+        raise NoMatch(f"a scale_clamp of {node.attributes['scale_clamp']}: Caffe2 has {LOG_SIZE_LIMIT}")
+
+
+def _shifted(b: Caffe2Builder, cells: Value, offset: float) -> Value:
+    """The cell anchors of the first position, which lies `offset` pixels from the corner."""
+    if not offset:
+        return cells
+    if not isinstance(cells, Constant):
+        raise NoMatch("anchors that are not constant")
+    return b.graph.constant(cells.data + offset, f"{cells.name or 'anchors'}_shifted")
+
+
+def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:
+    """The batch, image by image; each keeps its first dimension. Rois of a batch are not selected by image."""
+    if images == 1:
+        return (value,)
+    parts: tuple[Value, ...] = b.caffe2.Split(value, output_count=images, axis=0)
+    return parts
+
+
+def _collected(b: Caffe2Builder, rois: list[Value], scores: list[Value], limit: int) -> Value:
+    if len(rois) == 1:
+        return rois[0]
+    # Only their number counts; detectron2 calls an FPN's levels p2 to p6.
+    made: Value = b.caffe2.CollectRpnProposals(
+        [*rois, *scores], rpn_max_level=len(rois) + 1, rpn_min_level=2, rpn_post_nms_topN=limit
+    )
+    return made
+
+
+# Pooling
+
+
+def roi_pool(b: Caffe2Builder, node: Node) -> Value:
+    """RoIAlign; with several levels DistributeFpnProposals before, and the rois' order restored after."""
+    features, boxes, index = node.operand_list(0), node.operand(1), node.operand(2)
+    kind = node.attributes["pooler_type"]
+    if kind not in ("ROIAlign", "ROIAlignV2"):
+        raise NoMatch(f"pooling by {kind}")
+    scales = _floats(node.attributes["scales"])
+    height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
+    rois = b.noted(ROIS, boxes, index) or _rois(b, boxes, index)
+    pooling = {
+        "pooled_h": height,
+        "pooled_w": width,
+        "sampling_ratio": int(node.attributes["sampling_ratio"]),  # type: ignore[arg-type]
+        "aligned": kind == "ROIAlignV2",
+    }
+    if len(features) == 1:
+        alone: Value = b.caffe2.RoIAlign(features[0], rois, order="NCHW", spatial_scale=scales[0], **pooling)
+        return alone
+    least, most = level_range(scales)
+    *dealt, order = b.caffe2.DistributeFpnProposals(
+        rois,
+        roi_canonical_scale=int(node.attributes["canonical_box_size"]),  # type: ignore[arg-type]
+        roi_canonical_level=int(node.attributes["canonical_level"]),  # type: ignore[arg-type]
+        roi_max_level=most,
+        roi_min_level=least,
+        legacy_plus_one=False,
+    )
+    if len(dealt) != len(features):
+        raise NoMatch(f"{len(features)} levels of features between level {least} and level {most}")
+    pooled = [
+        b.caffe2.RoIAlign(feature, part, order="NCHW", spatial_scale=scale, **pooling)
+        for feature, part, scale in zip(features, dealt, scales, strict=True)
+    ]
+    made: Value = b.caffe2.BatchPermutation(b.concat(pooled, 0), order)
+    return made
+
+
+def _rois(b: Caffe2Builder, boxes: Value, index: Value) -> Value:
+    """f32[n,5] from boxes f32[n,4] and batch_index i64[n]."""
+    column = b.caffe2.ExpandDims(b.cast(index, torch.float32), dims=(1,))
+    return b.concat([column, boxes], 1)
+
+
+# Boxes
+
+
+def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
+    """BBoxTransform, which also clips the boxes to their images: what `det.box_inference` would do next."""
+    deltas, boxes = node.operand(0), node.operand(1)
+    (decoded,) = node.results
+    users = decoded.users
+    if b.graph.is_output(decoded) or [user.op.name for user in users] != ["det.box_inference"]:
+        raise NoMatch("decoded boxes that go elsewhere than into det.box_inference: Caffe2 clips them")
+    _check_decoding(node, None)
+    index, im_info = users[0].operand(2), users[0].operand(3)
+    transformed, splits = b.caffe2.BBoxTransform(
+        b.noted(ROIS, boxes, index) or _rois(b, boxes, index),
+        deltas,
+        im_info,
+        weights=_floats(node.attributes["weights"]),
+        apply_scale=True,
+        rotated=False,
+        **ANGLES,
+        legacy_plus_one=False,
+    )
+    b.note(SPLITS, transformed, means=splits)
+    made: Value = transformed
+    return made
+
+
+def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
+    """BoxWithNMSLimit. Its detections come by image and by class, not by falling score."""
+    boxes, scores, im_info = node.operand(0), node.operand(1), node.operand(3)
+    splits = b.noted(SPLITS, boxes)
+    if splits is None:
+        raise NoMatch("boxes that det.apply_deltas did not decode")
+    limit = int(attribute(node, "topk_per_image"))  # type: ignore[arg-type]
+    results = b.caffe2.BoxWithNMSLimit(
+        scores,
+        boxes,
+        splits,
+        score_thresh=float(node.attributes["score_thresh"]),  # type: ignore[arg-type]
+        nms=float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
+        detections_per_im=max(limit, 0),
+        soft_nms_enabled=False,
+        soft_nms_method="linear",
+        soft_nms_sigma=0.5,
+        soft_nms_min_score_thres=0.001,
+        rotated=False,
+        cls_agnostic_bbox_reg=boxes.shape[1] == 4 and scores.shape[1] != 2,
+        input_boxes_include_bg_cls=False,
+        output_classes_include_bg_cls=False,
+        legacy_plus_one=False,
+    )
+    names = ("score_nms", "bbox_nms", "class_nms", "roi_batch_splits_nms", "roi_keeps_nms")
+    for result, name in zip(results, (*names, "roi_keeps_size_nms"), strict=True):
+        result.name = name
+    kept, found, classes, counts = results[:4]
+    if im_info.shape[0] == 1:
+        index = b.caffe2.ConstantFill(classes, value=0, dtype=INT64)
+        rois = found
+    else:
+        segments = b.caffe2.LengthsToSegmentIds(b.caffe2.Cast(counts, to=INT32))
+        # As many as there are detections.
+        segments.type = segments.tensor_type.with_shape(*classes.shape)
+        index = b.caffe2.Cast(segments, to=INT64)
+        column = b.caffe2.ExpandDims(b.caffe2.Cast(segments, to=FLOAT), dims=(1,))
+        rois = b.concat([column, found], 1)
+    b.note(ROIS, found, index, means=rois)
+    return [found, kept, b.caffe2.Cast(classes, to=INT64), index]
+
+
+TABLE: dict[str, LoweringRule] = {
+    "det.normalize": normalize,
+    "det.grid_proposals": grid_proposals,
+    "det.roi_pool": roi_pool,
+    "det.apply_deltas": apply_deltas,
+    "det.box_inference": box_inference,
+}
