@@ -15,6 +15,8 @@ from detc.ir.ops import OperandType
 from .ops.shape import tensor_type
 
 F32, I32, I64 = torch.float32, torch.int32, torch.int64
+_MAX_LEVELS = 32
+"""More levels of features than an image of any size can have."""
 
 
 @dataclass(frozen=True)
@@ -227,10 +229,11 @@ def collect(use: Use) -> list[TensorType]:
 
 
 def _levels(use: Use) -> range:
-    levels = range(use.attributes["roi_min_level"], use.attributes["roi_max_level"] + 1)
-    if not levels:
-        raise IRError(f"{use.name}: roi_max_level is below roi_min_level")
-    return levels
+    least, most = use.attributes["roi_min_level"], use.attributes["roi_max_level"]
+    # A stranger's net may ask for any number of results.
+    if not 0 <= most - least < _MAX_LEVELS:
+        raise IRError(f"{use.name}: roi_max_level {most} for roi_min_level {least}")
+    return range(least, most + 1)
 
 
 def distribute(use: Use) -> list[TensorType]:

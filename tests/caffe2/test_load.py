@@ -104,11 +104,16 @@ def test_missing_blobs_are_all_listed() -> None:
         (make_operator("Conv", ["data", "data"], ["y"]), "kernel's size is not known"),
         (make_operator("Concat", ["data", "data"], ["y", "z"], {"axis": 7}), "axis 7 of 4"),
         (make_operator("Cast", ["data"], ["y"], {"to": 99}), "type 99"),
+        (
+            make_operator("DistributeFpnProposals", ["w"], ["y", "z"], {"roi_max_level": 2**62}),
+            "roi_max_level 46",
+        ),
     ],
 )
 def test_operators_that_cannot_be(op: object, match: str) -> None:
+    weight = make_operator("GivenTensorFill", [], ["w"], {"shape": [1, 5], "values": [0.0] * 5})
     with pytest.raises(InputError, match=match):
-        load_nets(_net(op), EMPTY)
+        load_nets(_net(op), NetDef(name="init", op=[weight]))
 
 
 def test_init_nets_hold_weights_only() -> None:
