@@ -13,7 +13,7 @@ from .base import Context, NoMatch, Pass, erase_if_unused
 
 @dataclass(frozen=True)
 class FuseAnchors(Pass):
-    """Computes anchors only for the proposals that are kept, instead of at every position of every level.
+    """Compute anchors only for the proposals that are kept, instead of at every position of every level.
 
     Before:
         %a: f32[3*H*W/16,4] = det.anchors(%p2, @cells:f32[3,4], stride=4, offset=0.0)

@@ -14,7 +14,7 @@ from .base import Context, NoMatch, Pass, erase_if_unused
 
 @dataclass(frozen=True)
 class FuseRpnHead(Pass):
-    """Predicts an RPN's logits and deltas with one 1x1 convolution, so that their input is read once.
+    """Predict an RPN's logits and deltas with one 1x1 convolution, so that their input is read once.
 
     Before:
         %l: f32[N,3,H/4,W/4] = aten.conv2d(%x, @logits.weight:f32[3,256,1,1], @logits.bias:f32[3])

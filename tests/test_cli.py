@@ -170,9 +170,9 @@ def test_passes_lists_the_pipeline_in_order(detc_command: Command) -> None:
     done = detc_command("passes")
     assert (done.returncode, done.stderr) == (0, "")
     listed = re.findall(r"^ *\d+ +([\w-]+)", done.stdout, re.MULTILINE)
-    pipeline = detc.pipeline("onnx")
-    assert [name for name in listed if name != "keep-roi-masks"] == [step.name for step in pipeline]
-    assert all(step.summary.endswith(".") and step.summary in done.stdout for step in pipeline)
+    steps = [step for target in ("onnx", "caffe2") for step in detc.pipeline(target)]
+    assert [name for name in listed if name != "keep-roi-masks"] == [step.name for step in steps]
+    assert all(step.summary.endswith(".") and step.summary in done.stdout for step in steps)
     assert "without --postprocess" in done.stdout
 
 
