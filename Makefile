@@ -37,7 +37,8 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "detc needs Python 3.10 or later; set PYTHON to one")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --upgrade pip
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@# setuptools warns of every editable installation.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
 	@touch $@
 
 $(PACKAGE)/complete: pyproject.toml $(SOURCES) | $(INSTALLED)
