@@ -166,7 +166,7 @@ def _class_names(options: argparse.Namespace) -> list[str] | None:
 
 def _export(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
-        from .export import Export, export
+        from .export_command import Export, export
 
     request = Export(
         config=options.config,

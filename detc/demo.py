@@ -12,7 +12,7 @@ from detc.passes import DumpIR
 from .api import pipeline
 from .checks import check_parity, parity_blocks
 from .detections import detection_table, to_json, write_json
-from .export import compile_in_stages
+from .export_command import compile_in_stages
 from .images import model_input, read_image, save_image
 from .load import load_artifact
 from .picture import draw

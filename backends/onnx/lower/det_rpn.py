@@ -76,18 +76,12 @@ def _grid_anchors(
 
 def rpn_proposals(b: Builder, node: Node) -> list[Value]:
     """TopK on each level, then one NonMaxSuppression with the levels as its classes, then TopK on each image."""
-    logits, deltas = node.operand_list(0), node.operand_list(1)
-    cells = _per_cell(logits)
-    head = _Head(_flatten(b, logits, cells, 1), _flatten(b, deltas, cells, 4), logits, cells)
-    return _proposals(b, node, head, anchors=node.operand_list(2))
+    return _proposals(b, node, _two_maps(b, node), anchors=node.operand_list(2))
 
 
 def grid_proposals(b: Builder, node: Node) -> list[Value]:
     """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
-    logits, deltas = node.operand_list(0), node.operand_list(1)
-    cells = _per_cell(logits)
-    head = _Head(_flatten(b, logits, cells, 1), _flatten(b, deltas, cells, 4), logits, cells)
-    return _proposals(b, node, head)
+    return _proposals(b, node, _two_maps(b, node))
 
 
 def dense_proposals(b: Builder, node: Node) -> list[Value]:
@@ -113,6 +107,13 @@ class _Head:
     deltas: Value
     maps: tuple[Value, ...]
     cells: list[int]
+
+
+def _two_maps(b: Builder, node: Node) -> _Head:
+    """The head whose logits and deltas are maps of their own, the node's first two operands."""
+    logits, deltas = node.operand_list(0), node.operand_list(1)
+    cells = _per_cell(logits)
+    return _Head(_flatten(b, logits, cells, 1), _flatten(b, deltas, cells, 4), logits, cells)
 
 
 def _per_cell(logits: Sequence[Value]) -> list[int]:
