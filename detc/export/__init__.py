@@ -1,0 +1,10 @@
+"""The API that users of `detectron2.export` know: the same names, arguments and behaviour.
+
+    from detc.export import add_export_config, Caffe2Tracer
+
+The models may be detc's own or live ones of detectron2, which need not be installed.
+"""
+
+from .config import add_export_config
+
+__all__ = ["add_export_config"]
