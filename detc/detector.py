@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from detc.frontend.structures import Boxes, Instances
-from detc.ir import Graph, InputError
+from detc.ir import Condition, Graph, InputError
 from detc.ir.dialects.instances import InstancesBatch
 from detc.ir.dialects.masks import paste_masks, postprocess
 
@@ -75,9 +75,10 @@ class Detector:
         model predicts masks, pred_masks bool[D,height,width].
 
         Errors:
-            InputError: there is no image, or one is not as described.
+            InputError: there is no image, or one is not as described, or the model was captured for other sizes.
         """
         feed = batch_images(batched_inputs, int(self.metadata["size_divisibility"]))
+        self._check_assumptions(feed["data"])
         output_size = feed["output_size"]
         outputs = self.runtime.run({name: feed[name] for name in self.runtime.input_names})
         fields = {FIELDS.get(name, name): torch.as_tensor(value) for name, value in outputs.items()}
@@ -88,6 +89,15 @@ class Detector:
         ):
             results.append({"instances": _instances(found, (size[0], size[1]))})
         return results
+
+    def _check_assumptions(self, data: Tensor) -> None:
+        height, width = data.shape[-2:]
+        for assumption in self.metadata.get("assumptions", []):
+            if not Condition.parse(assumption["condition"]).holds({"H": height, "W": width}):
+                raise InputError(
+                    f"the model was captured for images with {assumption['condition']}, because of "
+                    f"{assumption['where']}; these are, padded, of the size H={height}, W={width}"
+                )
 
     def _finish(self, fields: dict[str, Tensor], im_info: Tensor, output_size: Tensor) -> dict[str, Tensor]:
         """Whatever of postprocessing the artifact leaves to its caller."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from torch import nn
 from typing_extensions import override
 
-from detc.frontend import capture, load_model
+from detc.frontend import AssumptionWarning, capture, load_model
 from detc.ir import Graph, InputError
 from detc.passes import DumpIR, Observer, Pass, Pipeline, PrintAfter
 
@@ -80,7 +81,9 @@ def compile_in_stages(
     stages: Stages,
 ) -> Artifact:
     """What `detc.compile` does, each step timed and shown."""
-    with stages.stage("capture"):
+    with stages.stage("capture"), warnings.catch_warnings():
+        # The summary says it.
+        warnings.simplefilter("ignore", AssumptionWarning)
         graph = capture(model, class_names=class_names)
     with stages.stage("run the passes") as progress:
         lowered = passes.run(graph, [*observers, _ShowPass(progress, len(passes))])
@@ -139,5 +142,9 @@ def _summarize(options: Export, artifact: Artifact) -> None:
     ):
         for name, type in values:
             console.print(f"  {heading} {name:<12} {type}")
+    for assumption in graph.metadata.get("assumptions", []):
+        console.print(
+            f"  holds for {assumption['condition']}, because of {assumption['where']}", soft_wrap=True
+        )
     if options.dump_ir is not None:
         console.print(f"{options.dump_ir}: the IR after each pass", soft_wrap=True)

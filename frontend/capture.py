@@ -8,6 +8,7 @@ must compute with tensors only, and is traced. No image takes part in either.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from detc.ir import (
 
 from .detectron2.config import Config
 from .detectron2.dataset import known_class_names, test_settings
-from .tracing import trace, weight_names
+from .tracing import ASSUMPTIONS, trace, weight_names
 
 Importer: TypeAlias = Callable[..., Any]
 """importer(capture, module, *arguments): emits what the module computes, returns its outputs as values."""
@@ -108,6 +109,13 @@ class Images:
     im_info: Value
 
 
+class AssumptionWarning(UserWarning):
+    """Code of the model branches on the images' size, and was captured as for large images."""
+
+    def __init__(self, condition: str, where: str) -> None:
+        super().__init__(f"the compiled model holds for images (padded) with {condition}, because of {where}")
+
+
 class Capture:
     """What an importer works with: a builder, and ways to capture a module inside another."""
 
@@ -169,6 +177,9 @@ def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Gr
     `class_names` are written into the graph's metadata, and from there into artifacts; a model whose config names
     COCO as its dataset has COCO's without being told.
 
+    Code that branches on the images' size is captured as for large images, with an AssumptionWarning; the graph's
+    metadata says for which sizes it holds, and detc's runtimes check them.
+
     Errors:
         InputError: the model is in training mode, or not on the CPU, or has another number of classes.
         UnsupportedError: it holds a component that has no importer and cannot be traced; the message names it.
@@ -202,6 +213,8 @@ def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Gr
         if count is not None and count != len(class_names):
             raise InputError(f"{len(class_names)} class names for a model of {count} classes")
         graph.metadata["class_names"] = list(class_names)
+    for assumption in graph.metadata.get(ASSUMPTIONS, []):
+        warnings.warn(AssumptionWarning(**assumption), stacklevel=2)
     graph.prune_weights()
     verify(graph, after="capture")
     return graph

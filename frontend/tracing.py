@@ -18,7 +18,18 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from detc.ir import Builder, DetcError, Dim, IRError, TensorType, UnsupportedError, Value, freeze
+from detc.ir import (
+    Builder,
+    Condition,
+    DetcError,
+    Dim,
+    Graph,
+    IRError,
+    TensorType,
+    UnsupportedError,
+    Value,
+    freeze,
+)
 from detc.ir.aten import (
     default_of,
     flat_results,
@@ -33,6 +44,11 @@ from detc.ir.symbolic import SymbolicShapes
 from detc.ir.types import type_symbols
 
 _IGNORED_ARGUMENTS = {"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"}
+IMAGE_SIZES = ("H", "W")
+"""The sizes of the batch's images, padded, in pixels."""
+ASSUMPTIONS = "assumptions"
+"""The graph's metadata about sizes it does not hold for: a list of {"condition": "H/32 > 7", "where": ...}."""
+
 _NO_EFFECT_ON_VALUES = ("aten._assert_async", "aten.sym_constrain_range", "aten._assert_scalar")
 
 
@@ -84,11 +100,39 @@ def trace(
                 f"{path or type(function).__qualname__} asks whether the size {fixed} is a certain number, and can be "
                 "traced for that one only. Register an importer for its class with @detc.importer"
             )
+        _note_branches(builder.graph, world, path)
         outputs = _Import(builder, traced, world, values, root, path).run()
     except _NeedsFunctionalization:
         traced = _record(torch.func.functionalize(flat), fakes, root, path, pre_dispatch=False)
         outputs = _Import(builder, traced, world, values, root, path).run()
     return pytree.tree_unflatten(outputs, output_structure[-1])
+
+
+def _note_branches(graph: Graph, world: SymbolicShapes, path: str) -> None:
+    """What the function asked about sizes: of the images, an assumption of the graph; of a count, an error."""
+    for condition, line in world.branches():
+        if condition is not None and _not_empty(condition):
+            # With no rows there is nothing to get wrong: the other branch only saves work.
+            continue
+        where = f"{path} ({line})" if path else line
+        if condition is None or any(s.name not in IMAGE_SIZES for s in condition.symbols()):
+            asked = f" ({condition})" if condition is not None else ""
+            raise UnsupportedError(
+                f"{where} branches on a number of rows or images{asked}, and one branch only can be traced. Write it "
+                "without the branch, or register an importer for its class with @detc.importer"
+            )
+        assumption = {"condition": str(condition), "where": where}
+        assumptions = graph.metadata.setdefault(ASSUMPTIONS, [])
+        if all(known["condition"] != assumption["condition"] for known in assumptions):
+            assumptions.append(assumption)
+
+
+def _not_empty(condition: Condition) -> bool:
+    if condition.relation in ("<", "<="):
+        return condition.left == (0 if condition.relation == "<" else 1)
+    if condition.relation == "!=":
+        return 0 in (condition.left, condition.right)
+    return condition.right == {">": 0, ">=": 1}.get(condition.relation)
 
 
 def _record(

@@ -8,6 +8,7 @@ execute a graph.
 from . import aten, dialects
 from .builder import Builder, freeze, infer_types
 from .collector import paused_collector
+from .conditions import Condition
 from .dims import Dim, Symbol, SymExpr, evaluate, parse_dim, symbol
 from .equality import attribute_key, attribute_keys, difference
 from .errors import (
@@ -33,6 +34,7 @@ __all__ = [
     "SPECS",
     "Attribute",
     "Builder",
+    "Condition",
     "Constant",
     "DetcError",
     "Dim",

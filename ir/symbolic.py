@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
+from .conditions import Condition
 from .dims import Dim, Symbol, SymExpr, evaluate, floor_div, maximum, minimum, mod, symbol
 from .errors import IRError
 from .graph import Attribute
@@ -24,6 +26,16 @@ from .types import DTYPE_NAMES, TensorType
 # model enters.
 _EXAMPLES = [p for p in range(1009, 4000) if all(p % q for q in range(2, 64))]
 
+_TORCH = tuple(f"{path}/" for path in torch.__path__)
+_RELATIONS = {
+    "Equality": "==",
+    "Unequality": "!=",
+    "StrictLessThan": "<",
+    "LessThan": "<=",
+    "StrictGreaterThan": ">",
+    "GreaterThan": ">=",
+}
+
 
 class SymbolicShapes:
     """One world of symbolic sizes: a fake-tensor mode in which each IR symbol is a torch.SymInt."""
@@ -32,7 +44,8 @@ class SymbolicShapes:
         self._symbols = list(dict.fromkeys(symbols))
         if len(self._symbols) > len(_EXAMPLES):
             raise IRError(f"more than {len(_EXAMPLES)} symbolic sizes at once")
-        self._env = ShapeEnv()
+        # Whether a size is 0 or 1 is a question like any other: without this it is answered with no record.
+        self._env = ShapeEnv(specialize_zero_one=False)
         self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
         self._values: dict[str, Any] = {}
         self._back: dict[Any, Dim] = {}
@@ -87,6 +100,26 @@ class SymbolicShapes:
         """The name of a size that an operator has fixed to its example value, None if all are free."""
         fixed = [e for e, value in self._env.replacements.items() if value.is_Integer]
         return str(self._back.get(fixed[0], fixed[0])) if fixed else None
+
+    def branches(self) -> Iterator[tuple[Condition | None, str]]:
+        """What code outside of torch asked about sizes and was told is true, and the line that asked.
+
+        The example values gave the answer. None stands for a condition that the IR cannot express.
+        """
+        for guard in self._env.guards:
+            frame = guard.sloc.framework_loc
+            if frame is None or isinstance(frame, str) or frame.filename.startswith(_TORCH):
+                continue
+            yield self._condition(guard.expr), f"{Path(frame.filename).name}:{frame.lineno}"
+
+    def _condition(self, expr: Any) -> Condition | None:
+        relation = _RELATIONS.get(type(expr).__name__)
+        if relation is None:
+            return None
+        try:
+            return Condition(self._from_sympy(expr.args[0]), relation, self._from_sympy(expr.args[1]))
+        except IRError:
+            return None
 
     def _from_sympy(self, expr: Any) -> Dim:
         if expr in self._back:
