@@ -12,7 +12,7 @@ from detc.frontend import capture
 from detc.ir import Graph, InputError
 from detc.passes import Observer, Pipeline
 
-from .caffe2_artifact import Caffe2Artifact
+from .caffe2_model import Caffe2Model
 from .detector import Artifact
 from .onnx_artifact import OnnxArtifact
 
@@ -69,7 +69,7 @@ def emit(graph: Graph) -> Artifact:
     Errors:
         InputError: the graph is not lowered to a target.
     """
-    emitters: dict[str, Callable[[Graph], Artifact]] = {"onnx": OnnxArtifact, "caffe2": Caffe2Artifact}
+    emitters: dict[str, Callable[[Graph], Artifact]] = {"onnx": OnnxArtifact, "caffe2": Caffe2Model.emit}
     if graph.level not in emitters:
         raise InputError(
             f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline(target) over it first"

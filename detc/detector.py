@@ -23,6 +23,7 @@ FIELDS = {
     "scores": "scores",
     "classes": "pred_classes",
     "masks": "pred_masks",
+    "keypoints": "pred_keypoints",
     "batch_index": "batch_index",
 }
 """An artifact's outputs -> detectron2's fields."""

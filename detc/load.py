@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from detc.backends.caffe2 import Caffe2Runtime
 from detc.backends.onnx import OnnxRuntimeModel
 from detc.ir import InputError
 
-from .caffe2_artifact import Caffe2Detections
+from .caffe2_model import Caffe2Model
 from .detector import Detector
 
 
@@ -23,7 +22,9 @@ def load_artifact(path: str | os.PathLike[str]) -> Detector:
     if not file.exists():
         raise InputError(f"there is no file {file}")
     if file.is_dir():
-        return Detector(Caffe2Detections(Caffe2Runtime(file), str(file)), source=str(file))
+        model = Caffe2Model.load_protobuf(file)
+        _ = model.runtime  # made by the first call otherwise, which is late for saying that it is no detector
+        return model
     if file.suffix.lower() != ".onnx":
         raise InputError(
             f"cannot tell what {file} is: compiled detectors end in .onnx, or are Caffe2's folders"

@@ -54,11 +54,12 @@ class Interpreter:
             attributes = {name: _resolve(a, sizes) for name, a in node.attributes.items()}
             try:
                 results = node.op.body(*operands, **attributes)
-            except (IRError, InputError):
+            except InputError as error:
+                raise InputError(f"{_place(node)}: {error}") from error
+            except IRError:
                 raise
             except Exception as error:
-                where = f" (from {node.source})" if node.source else ""
-                raise IRError(f"{node.op.name}{where} failed: {error}") from error
+                raise IRError(f"{_place(node)} failed: {error}") from error
             outputs: Sequence[Any] = results if isinstance(results, list | tuple) else (results,)
             if len(outputs) != len(node.results):
                 raise IRError(f"{node.op.name} gave {len(outputs)} results, {len(node.results)} are declared")
@@ -89,6 +90,14 @@ class Interpreter:
                 raise InputError(f"the input {value.name!r} is {problem}")
             values[value] = inputs[value.name]
         return values, sizes
+
+
+def _place(node: Node) -> str:
+    """An op in a message: where it comes from, or, of a graph that was not captured, what it makes."""
+    if node.source:
+        return f"{node.op.name} (from {node.source})"
+    made = ", ".join(result.name for result in node.results if result.name)
+    return f"{node.op.name} (which makes {made})" if made else node.op.name
 
 
 def bind(type: Type, value: Any, sizes: dict[str, int]) -> str | None:

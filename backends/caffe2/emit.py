@@ -68,7 +68,7 @@ class Caffe2Nets:
         if path.exists() and not path.is_dir():
             raise InputError(f"the output is no folder: {path}")
         try:
-            path.mkdir(exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {path}: {error.strerror}") from None
         # The weights first: a reader that finds the net finds what it needs.

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
@@ -34,14 +34,12 @@ from . import dialect as _dialect  # noqa: F401  (registers caffe2.*)
 from .anchors import read_anchor_generator
 from .arguments import operator_arguments, run_operator, unsupported_operators
 from .proto import Argument, NetDef, OperatorDef
-from .read import read_net
+from .read import Source, as_net
 
 METADATA = "detc"
 """The net argument in which detc writes what it knows about the model, as JSON."""
 SERIALIZED_ANCHORS = "serialized_anchor_generator"
 PREDICT_FILE, INIT_FILE, TEXT_FILE = "model.pb", "model_init.pb", "model.pbtxt"
-
-Source: TypeAlias = str | os.PathLike[str] | bytes | NetDef
 
 
 def load(folder: str | os.PathLike[str], *, inputs: Mapping[str, TensorType] | None = None) -> Graph:
@@ -50,11 +48,21 @@ def load(folder: str | os.PathLike[str], *, inputs: Mapping[str, TensorType] | N
     Errors:
         InputError: the folder lacks one of the files, or see `load_nets`.
     """
+    predict, init = net_files(folder)
+    return load_nets(predict, init, inputs=inputs)
+
+
+def net_files(folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The files of a folder's predict net and init net.
+
+    Errors:
+        InputError: the folder lacks one of them.
+    """
     path = Path(folder)
     missing = [name for name in (PREDICT_FILE, INIT_FILE) if not (path / name).is_file()]
     if missing:
         raise InputError(f"{path} is no folder with a Caffe2 model: it lacks {' and '.join(missing)}")
-    return load_nets(path / PREDICT_FILE, path / INIT_FILE, inputs=inputs)
+    return path / PREDICT_FILE, path / INIT_FILE
 
 
 def load_nets(predict: Source, init: Source, *, inputs: Mapping[str, TensorType] | None = None) -> Graph:
@@ -68,8 +76,7 @@ def load_nets(predict: Source, init: Source, *, inputs: Mapping[str, TensorType]
             arguments or operands that it cannot take; the type of an input is not known.
         UnsupportedError: operators that are not known; all of them are listed.
     """
-    nets = [read_net(net) if isinstance(net, str | bytes | os.PathLike) else net for net in (predict, init)]
-    return _Loader(nets[0], nets[1], inputs or {}).load()
+    return _Loader(as_net(predict), as_net(init), inputs or {}).load()
 
 
 def net_arguments(net: NetDef) -> dict[str, Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf import text_format, unknown_fields
 from google.protobuf.message import DecodeError
 
 from .errors import InputError
 from .proto import POOL, NetDef
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | NetDef
+"""A net's file, its bytes, or the message itself."""
 
 _TEXT_CONTROLS: Final = frozenset(b"\t\n\r")
 
@@ -30,6 +33,21 @@ def read_net(source: str | os.PathLike[str] | bytes) -> NetDef:
     except ValueError as error:
         raise InputError(f"not a file name: {source!r}: {error}") from error
     return _parse(content, os.fspath(source))
+
+
+def as_net(source: Source) -> NetDef:
+    """The net, read if need be. A message of another protobuf library, such as Caffe2's own, is taken too.
+
+    Errors:
+        InputError: see `read_net`; it is neither a file nor bytes nor a message.
+    """
+    if isinstance(source, str | bytes | os.PathLike):
+        return read_net(source)
+    if not isinstance(source, NetDef):
+        if not hasattr(source, "SerializeToString"):
+            raise InputError(f"a net is a NetDef message, a file or bytes, not {type(source).__name__}")
+        return _parse(source.SerializeToString(), "the given message")
+    return source
 
 
 def _parse(content: bytes, where: str) -> NetDef:

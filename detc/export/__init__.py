@@ -5,6 +5,8 @@
 The models may be detc's own or live ones of detectron2, which need not be installed.
 """
 
+from detc.caffe2_model import Caffe2Model
+
 from .config import add_export_config
 
-__all__ = ["add_export_config"]
+__all__ = ["Caffe2Model", "add_export_config"]

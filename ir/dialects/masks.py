@@ -102,7 +102,7 @@ def postprocess(
     mask_threshold: float,
     paste: bool = True,
 ) -> InstancesBatch:
-    """Detections in the output image: boxes rescaled and clipped, empty ones left out, masks pasted.
+    """Detections in the output image: boxes and keypoints rescaled, empty boxes left out, masks pasted.
 
     Shapes: im_info f32[N,3], rows (height, width, scale) of the network's input; output_size i64[N,2],
     rows (height, width). `pred_masks` turns from f32[D,1,S,S] to bool[D,h,w], unless `paste` is off.
@@ -113,6 +113,10 @@ def postprocess(
     fields[name] = rescale_boxes(fields[name], batch_index, im_info, output_size)
     rows = nonempty(fields[name])
     fields = {n: t[rows] for n, t in fields.items()}
+    if "pred_keypoints" in fields:
+        factors = (output_size.to(im_info.dtype) / im_info[:, :2])[fields["batch_index"]][:, [1, 0]]
+        moved, scores = fields["pred_keypoints"].split((2, 1), dim=-1)
+        fields["pred_keypoints"] = torch.cat((moved * factors[:, None], scores), dim=-1)
     if "pred_masks" in fields and paste:
         fields["pred_masks"] = paste_masks(
             fields["pred_masks"], fields[name], fields["batch_index"], output_size, threshold=mask_threshold

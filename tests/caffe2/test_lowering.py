@@ -184,12 +184,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the output is no folder"):
         nets.save_protobuf(tmp_path / "file")
     with pytest.raises(InputError, match="cannot make the folder"):
-        nets.save_protobuf(tmp_path / "missing" / "folder")
-
-
-def test_a_retinanet_is_no_artifact() -> None:
-    with pytest.raises(InputError, match="no R-CNN"):
-        detc.load_artifact(zoo.ZOO / "retinanet_R_50_FPN" / "caffe2_original")
+        nets.save_protobuf(tmp_path / "file" / "folder")
 
 
 def test_postprocessing_is_refused() -> None:

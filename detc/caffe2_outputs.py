@@ -1,0 +1,187 @@
+"""What clients of Caffe2 nets do with the blobs: from a net's outputs to those that other targets' files give.
+
+Nets in the form of detectron2's exporter hold no postprocessing, and what they give depends on the meta-architecture
+that they were made of. `ASSEMBLERS` says for each what follows the net.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from detc.backends.caffe2 import Caffe2Runtime
+from detc.frontend.detectron2.dense import permute_to_N_HWA_K
+from detc.frontend.detectron2.keypoint_head import heatmaps_to_keypoints
+from detc.ir import InputError
+from detc.ir.dialects.boxes import anchors, apply_deltas
+
+Assemble: TypeAlias = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
+"""assemble(blobs of a run, number of images) -> boxes, scores, classes, batch_index, ...; see `Caffe2Detections`."""
+
+_SCALE_CLAMP = math.log(1000 / 16)
+"""The most that a box may grow, as a logarithm: detectron2's, which its nets do not say."""
+
+
+def assemble_rcnn(net: Caffe2Runtime, source: str) -> Assemble:
+    """Boxes come by class; masks of all classes, or of one for all; keypoints as heatmaps or found already.
+
+    Source of the blobs' names and forms: detectron2 v0.6, `export/caffe2_modeling.py`.
+    """
+    _require(net, source, "GeneralizedRCNN", ("bbox_nms", "score_nms", "class_nms"))
+    probability = any(
+        node.op.name == "caffe2.HeatmapMaxKeypoint" and bool(node.attributes.get("should_output_softmax"))
+        for node in net.graph
+    )
+
+    def assemble(blobs: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
+        classes = blobs["class_nms"].to(torch.int64)
+        found = {"boxes": blobs["bbox_nms"], "scores": blobs["score_nms"], "classes": classes}
+        found["batch_index"] = blobs.get("batch_index", torch.zeros_like(classes)).to(torch.int64)
+        if "mask_fcn_probs" in blobs:
+            masks = blobs["mask_fcn_probs"]
+            own = torch.zeros_like(classes) if masks.shape[1] == 1 else classes
+            found["masks"] = masks[torch.arange(len(masks)), own][:, None]
+        if "keypoints_out" in blobs:
+            # x, y, logit, probability; a net that leaves the probability out has zeros there.
+            found["keypoints"] = blobs["keypoints_out"].transpose(1, 2)[:, :, [0, 1, 3 if probability else 2]]
+        elif "kps_score" in blobs:
+            found["keypoints"] = heatmaps_to_keypoints(blobs["kps_score"], found["boxes"])[:, :, [0, 1, 3]]
+        return found
+
+    return assemble
+
+
+def assemble_retinanet(net: Caffe2Runtime, source: str) -> Assemble:
+    """Logits and deltas of every anchor come level by level; the anchors and thresholds are arguments of the net."""
+    _require(net, source, "RetinaNet", ("box_cls_0", "box_delta_0"))
+    given: Mapping[str, Any] = net.metadata.get("net_arguments", {})
+    try:
+        strides = [int(stride) for stride in given["anchor_strides"]]
+        cells = [torch.tensor(given[f"anchors_{i}"]).reshape(-1, 4) for i in range(len(strides))]
+        offset, weights = float(given["anchor_offset"]), tuple(map(float, given["bbox_reg_weights"]))
+        score_threshold, nms_threshold = float(given["score_threshold"]), float(given["nms_threshold"])
+        candidates, most = int(given["topk_candidates"]), int(given["max_detections_per_image"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{source} lacks an argument that a RetinaNet's detections need: {error}") from None
+    if len(weights) != 4 or min(candidates, most) < 0:
+        raise InputError(f"{source} holds no usable settings of a RetinaNet: {dict(given)}")
+    _require(
+        net,
+        source,
+        "RetinaNet",
+        [f"box_{kind}_{i}" for i in range(len(strides)) for kind in ("cls", "delta")],
+    )
+
+    def level(i: int, blobs: Mapping[str, Tensor], image: int) -> tuple[Tensor, Tensor, Tensor]:
+        logits, deltas = blobs[f"box_cls_{i}"][image, None], blobs[f"box_delta_{i}"][image, None]
+        cell_count = len(cells[i])
+        if logits.shape[1] % cell_count or deltas.shape[1] != 4 * cell_count:
+            raise InputError(
+                f"{source}: {cell_count} anchors per cell of level {i}, but {logits.shape[1]} logits and "
+                f"{deltas.shape[1]} deltas"
+            )
+        scores = permute_to_N_HWA_K(logits, logits.shape[1] // cell_count)[0].sigmoid()
+        best, pairs = scores[scores > score_threshold], (scores > score_threshold).nonzero()
+        best, order = best.topk(min(len(best), candidates))
+        rows, classes = pairs[order].unbind(dim=1)
+        grid = anchors(logits, cells[i], stride=strides[i], offset=offset)
+        moved = permute_to_N_HWA_K(deltas, 4)[0][rows]
+        return apply_deltas(moved, grid[rows], weights=weights, scale_clamp=_SCALE_CLAMP), best, classes
+
+    def assemble(blobs: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
+        parts: list[dict[str, Tensor]] = []
+        for image in range(images):
+            levels = zip(*(level(i, blobs, image) for i in range(len(strides))), strict=True)
+            boxes, scores, classes = (torch.cat(tensors) for tensors in levels)
+            keep = batched_nms(boxes, scores, classes, nms_threshold)[:most]
+            index = torch.full_like(keep, image)
+            parts.append(
+                {"boxes": boxes[keep], "scores": scores[keep], "classes": classes[keep], "batch_index": index}
+            )
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    return assemble
+
+
+ASSEMBLERS: dict[str, Callable[[Caffe2Runtime, str], Assemble]] = {
+    "GeneralizedRCNN": assemble_rcnn,
+    "RetinaNet": assemble_retinanet,
+}
+"""Meta-architecture -> what makes, for a net of that kind, the function that follows it. It is to raise an InputError
+that names the source if the net is not what it says."""
+
+
+def _require(net: Caffe2Runtime, source: str, kind: str, blobs: Collection[str]) -> None:
+    missing = [name for name in blobs if name not in net.output_names]
+    if missing:
+        raise InputError(
+            f"{source} is no {kind} in the form of detectron2's exporter: it lacks {', '.join(missing)}"
+        )
+
+
+class Caffe2Detections:
+    """Runs a Caffe2 net on any number of images, and gives what it found as other targets' files do.
+
+    A net may take a fixed number of images; a batch is run in parts of that many. Detections come by image, then by
+    falling score.
+
+    Attributes:
+        net: runs the net itself.
+        metadata: what the net says about itself.
+    """
+
+    def __init__(self, net: Caffe2Runtime, source: str = "the net") -> None:
+        """Run the detections of `net`; `source` is what messages call it.
+
+        Errors:
+            InputError: it is of a meta-architecture that is not known, or not what it says it is.
+        """
+        kind = net.metadata.get("meta_architecture", "GeneralizedRCNN")
+        if kind not in ASSEMBLERS:
+            raise InputError(f"{source} is a {kind}; detections are made of {', '.join(ASSEMBLERS)} only")
+        if sorted(net.input_names) != ["data", "im_info"]:
+            raise InputError(
+                f"{source} takes {', '.join(net.input_names) or 'nothing'}, where a detector takes data and im_info"
+            )
+        self.net = net
+        self.metadata: Mapping[str, Any] = {"size_divisibility": 0, **net.metadata}
+        self._assemble = ASSEMBLERS[kind](net, source)
+        images = net.graph.input("im_info").shape[0]
+        self._images = images if isinstance(images, int) else 1
+
+    @property
+    def input_names(self) -> list[str]:
+        """`data` f32[N,C,H,W] and `im_info` f32[N,3]."""
+        return ["data", "im_info"]
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs by name: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], and, where the net
+        has them, masks f32[D,1,S,S] and keypoints f32[D,K,3] (x, y, score).
+
+        Errors:
+            InputError: an input is missing, unknown, of another type or of a size that the net does not take.
+        """
+        total = len(inputs["data"])
+        parts: list[dict[str, Tensor]] = []
+        for start in range(0, total, self._images):
+            # The last part is filled up with copies of its last image, which are left out afterwards.
+            rows = torch.arange(start, start + self._images).clamp(max=total - 1)
+            found = self._part({name: torch.as_tensor(value)[rows] for name, value in inputs.items()})
+            found["batch_index"] = found["batch_index"] + start
+            order = torch.argsort(found["scores"], descending=True, stable=True)
+            order = order[torch.argsort(found["batch_index"][order], stable=True)]
+            order = order[found["batch_index"][order] < total]
+            parts.append({name: value[order] for name, value in found.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _part(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        blobs = {name: torch.tensor(value) for name, value in self.net.run(inputs).items()}
+        try:
+            return self._assemble(blobs, self._images)
+        except (RuntimeError, IndexError) as error:
+            raise InputError(f"what the net gives are no detections: {error}") from error
