@@ -1,4 +1,4 @@
-"""Passes on `det.postprocess`, which brings detections from the network's input into the output image."""
+"""Passes on postprocessing, which brings results from the network's input into the output image."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from detc.ir import (
     Attribute,
+    Builder,
     Dim,
     Graph,
     InstancesType,
@@ -26,7 +27,12 @@ from detc.ir.dialects.masks import BOX_FIELDS
 from detc.ir.ops import FRESH_PREFIX
 from detc.ir.types import substitute_type, tensors_of, type_symbols
 
-from .base import Context, Pass, attribute
+from .base import Context, Pass, attribute, erase_if_unused
+
+_POSTPROCESSED = {"det.postprocess": 0, "det.sem_seg_postprocess": 0}
+"""Ops that bring a result into the output image -> the operand that they take it from."""
+_COMBINED = {"det.panoptic_combine"}
+"""Ops that make a result of their own of what is in the output image already."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +46,43 @@ class RemovePostprocess(Pass):
     After:
         return instances=%d
 
-    An input that only postprocessing used, such as `output_size`, goes away.
+    Semantic logits stay in the network's resolution too, and outputs that there are only in the output image, a
+    panoptic combination, go away. So does an input that only postprocessing used, such as `output_size`.
     """
 
     changes_meaning: ClassVar[bool] = True
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        removed = [node for node in graph if node.op.name == "det.postprocess"]
+        combined = [node for node in graph if node.op.name in _COMBINED]
+        for node in combined:
+            _drop(graph, node)
+        removed = [node for node in graph if node.op.name in _POSTPROCESSED]
         sizes: dict[str, Dim] = {}
         stale: set[Value] = set()
         for node in removed:
-            instances = node.operand(0)
+            raw = node.operand(_POSTPROCESSED[node.op.name])
             used = list(node.operand_values)
-            sizes.update(_renamed(node.result.type, instances.type))
-            stale.add(instances)
-            graph.replace_uses(node.result, instances)
+            sizes.update(_renamed(node.result.type, raw.type))
+            stale.add(raw)
+            graph.replace_uses(node.result, raw)
             graph.erase(node)
             for value in used:
                 if any(value is v for v in graph.inputs) and not value.is_used and not graph.is_output(value):
                     graph.remove_input(value)
         if removed:
             _retype(graph, stale, sizes)
-        return bool(removed)
+        return bool(removed or combined)
+
+
+def _drop(graph: Graph, node: Node) -> None:
+    """Take out a node with the outputs that it gives, and what only it used of instances."""
+    graph.set_outputs({name: v for name, v in graph.outputs.items() if v.producer is not node})
+    producers = dict.fromkeys(value.producer for value in node.operand_values)
+    graph.erase(node)
+    for producer in producers:
+        if producer is not None and producer.op.dialect == "instances":
+            erase_if_unused(graph, producer)
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,8 @@ class KeepRoiMasks(Pass):
     After:
         %r: instances<..., pred_masks: f32[kept,1,28,28]> =
             det.postprocess(%d, %im_info, %size, mask_threshold=0.5, paste=False)
+
+    An op that needs the pasted masks, such as a panoptic combination, has them pasted for it.
     """
 
     changes_meaning: ClassVar[bool] = True
@@ -98,12 +120,42 @@ class KeepRoiMasks(Pass):
             twin = context.builder(graph, node).node(
                 node.op, node.operands, {**node.attributes, "paste": False}, [type]
             )
+            _paste_for_users(graph, node, twin.result, context)
             graph.replace_uses(node.result, twin.result)
             graph.erase(node)
             stale.add(twin.result)
         if stale:
             _retype(graph, stale, {})
         return bool(stale)
+
+
+def _paste_for_users(graph: Graph, node: Node, instances: Value, context: Context) -> None:
+    """Paste the masks for the ops that combine them with something else in the output image.
+
+    `instances` are what `node`, a `det.postprocess`, gives without pasting.
+    """
+    for getter in node.result.users:
+        if getter.op.name != "instances.get" or getter.attributes["field"] != "pred_masks":
+            continue
+        for user in getter.result.users:
+            if user.op.name in _COMBINED:
+                b = context.builder(graph, user)
+                names = ("pred_masks", "pred_boxes", "batch_index")
+                fields = {name: b.instances.get(instances, field=name) for name in names}
+                user.replace_operand(getter.result, _paste(b, fields, node, getter.result.tensor_type))
+
+
+def _paste(b: Builder, fields: Mapping[str, Value], node: Node, type: TensorType) -> Value:
+    """The masks of postprocessed instances pasted as a `det.postprocess` says. `type` is theirs then."""
+    pasted: Value = b.det.paste_masks(
+        fields["pred_masks"],
+        fields["pred_boxes"],
+        fields["batch_index"],
+        node.operand(2),
+        threshold=node.attributes["mask_threshold"],
+    )
+    pasted.type = type
+    return pasted
 
 
 @dataclass(frozen=True)
@@ -148,15 +200,7 @@ def _decompose(graph: Graph, node: Node, context: Context) -> None:
     rows.type = rows.tensor_type.with_shape(after.fields[0][1].shape[0])
     fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}
     if "pred_masks" in fields and attribute(node, "paste"):
-        pasted: Value = b.det.paste_masks(
-            fields["pred_masks"],
-            fields[boxes],
-            fields["batch_index"],
-            output_size,
-            threshold=node.attributes["mask_threshold"],
-        )
-        pasted.type = after.field("pred_masks")
-        fields["pred_masks"] = pasted
+        fields["pred_masks"] = _paste(b, fields, node, after.field("pred_masks"))
     made = b.instances.make(list(fields.values()), names=tuple(fields))
     graph.replace_uses(node.result, made)
     graph.erase(node)

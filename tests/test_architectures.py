@@ -9,6 +9,7 @@ import detc
 from detc.frontend import Capture
 from detc.frontend.importers.rpn import rpn
 from tests import zoo
+from tests.outputs import captured_outputs, compare_output, compare_segmentations
 from tests.parity import assert_detections_match, detections
 
 MODELS = (
@@ -34,14 +35,27 @@ def test_onnx(name, compiled):
         assert_detections_match(found, wanted, what=f"batch, image {place}", thresholds=(0.05,))
 
 
+CAPTURED = ("panoptic_fpn_R_50", "pointrend_rcnn_R_50_FPN", "semantic_R_50_FPN")
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_captured_graph(name, loaded):
+    graph = detc.capture(loaded(name))
+    for scene in (0, 3, 5):
+        (found,) = captured_outputs(graph, zoo.single_input(scene))
+        compare_output(name, f"image{scene}/output", found)
+    batch = captured_outputs(graph, zoo.batch_input())
+    for place, found in enumerate(batch):
+        if name in zoo.BATCH_MODELS:
+            compare_output(name, f"batch/{place}/output", found)
+    compare_segmentations(batch, loaded(name)(zoo.batch_input()))
+
+
 UNSUPPORTED = {
     "keypoint_rcnn_R_50_FPN": "roi_heads: keypoint heads are not supported",
-    "panoptic_fpn_R_50": "PanopticFPN overrides GeneralizedRCNN.inference",
-    "pointrend_rcnn_R_50_FPN": "roi_heads: a mask head without a pooler is not supported",
     "retinanet_R_50_FPN": "RetinaNet is no meta-architecture with an importer",
     "rotated_faster_rcnn_R_50_FPN": r"RRPN overrides RPN\.predict_proposals",
     "rpn_R_50_FPN": "ProposalNetwork is no meta-architecture with an importer",
-    "semantic_R_50_FPN": "SemanticSegmentor is no meta-architecture with an importer",
 }
 
 

@@ -98,7 +98,7 @@ class ConvFCHead(nn.Module):
         x = torch.flatten(x, start_dim=1)
         for fc in self.fcs:
             x = F.relu(fc(x))
-        return self.prediction(x).view(len(x), *self.output_shape)
+        return self.prediction(x).view(x.shape[0], *self.output_shape)
 
 
 class PointRendMaskHead(nn.Module):

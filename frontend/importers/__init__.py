@@ -1,5 +1,5 @@
 """The importers of detectron2's components. Importing this package registers them."""
 
-from . import rcnn, roi_heads, rpn
+from . import pointrend, rcnn, roi_heads, rpn, segmentation
 
-__all__ = ["rcnn", "roi_heads", "rpn"]
+__all__ = ["pointrend", "rcnn", "roi_heads", "rpn", "segmentation"]

@@ -43,18 +43,24 @@ def backbone_features(capture: Capture, backbone: nn.Module, images: Images) -> 
     return features
 
 
-@importer("GeneralizedRCNN", relies_on=("forward", "inference", "preprocess_image", "_postprocess"))
-def generalized_rcnn(capture: Capture, model: Any) -> None:
-    """Backbone, proposals, heads, postprocessing. The output `instances` has detectron2's fields."""
-    images = normalized_images(capture, model)
-    features = backbone_features(capture, model.backbone, images)
+def regions(capture: Capture, model: Any, images: Images, features: dict[str, Value]) -> Value:
+    """Proposals, and what the heads make of them: detections as instances."""
     if model.proposal_generator is None:
         raise UnsupportedError(
             "a model without a proposal generator (MODEL.PROPOSAL_GENERATOR.NAME: PrecomputedProposals) "
             "takes its proposals from a file; export one with an RPN"
         )
     proposals = capture.call(model.proposal_generator, images, features)
-    detections = capture.call(model.roi_heads, images, features, proposals)
+    detections: Value = capture.call(model.roi_heads, images, features, proposals)
+    return detections
+
+
+@importer("GeneralizedRCNN", relies_on=("forward", "inference", "preprocess_image", "_postprocess"))
+def generalized_rcnn(capture: Capture, model: Any) -> None:
+    """Backbone, proposals, heads, postprocessing. The output `instances` has detectron2's fields."""
+    images = normalized_images(capture, model)
+    features = backbone_features(capture, model.backbone, images)
+    detections = regions(capture, model, images, features)
     output_size = capture.output_size_input()
     instances = capture.build.det.postprocess(
         detections, images.im_info, output_size, mask_threshold=MASK_THRESHOLD

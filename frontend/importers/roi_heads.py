@@ -165,7 +165,7 @@ def res5_roi_heads(
     if not getattr(heads, "mask_on", False):
         return detections
     pooled = regions(get(detections, field="pred_boxes"), get(detections, field="batch_index"))
-    return _set_masks(capture, heads.mask_head, pooled, detections)
+    return _set_masks(capture, heads.mask_head, detections, pooled)
 
 
 def _given_boxes(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
@@ -174,16 +174,20 @@ def _given_boxes(capture: Capture, heads: Any, features: dict[str, Value], detec
         raise UnsupportedError(f"{capture.path(heads)}: keypoint heads are not supported")
     if not getattr(heads, "mask_on", False):
         return detections
-    if heads.mask_pooler is None:
-        raise UnsupportedError(f"{capture.path(heads)}: a mask head without a pooler is not supported")
-    get, maps = capture.build.instances.get, [features[name] for name in heads.mask_in_features]
+    get, names = capture.build.instances.get, heads.mask_in_features
     boxes, batch_index = get(detections, field="pred_boxes"), get(detections, field="batch_index")
-    pooled = capture.call(heads.mask_pooler, maps, boxes, batch_index)
-    return _set_masks(capture, heads.mask_head, pooled, detections)
+    if heads.mask_pooler is None:
+        # A head that samples the maps itself, such as PointRend's.
+        return _set_masks(
+            capture, heads.mask_head, detections, {n: features[n] for n in names}, boxes, batch_index
+        )
+    pooled = capture.call(heads.mask_pooler, [features[name] for name in names], boxes, batch_index)
+    return _set_masks(capture, heads.mask_head, detections, pooled)
 
 
-def _set_masks(capture: Capture, mask_head: Any, pooled: Value, detections: Value) -> Value:
-    masks = capture.call(mask_head, pooled, capture.build.instances.get(detections, field="pred_classes"))
+def _set_masks(capture: Capture, mask_head: Any, detections: Value, *sources: Any) -> Value:
+    classes = capture.build.instances.get(detections, field="pred_classes")
+    masks = capture.call(mask_head, *sources, classes)
     result: Value = capture.build.instances.set(detections, masks, field="pred_masks")
     result.name = "detections"
     return result

@@ -29,9 +29,25 @@ def mask_inference(logits: Tensor, classes: Tensor) -> Tensor:
 
     Shapes: logits f32[D,K,S,S], or f32[D,1,S,S] when class-agnostic; classes i64[D]; result f32[D,1,S,S].
     """
+    return class_logits(logits, classes).sigmoid()
+
+
+def _class_logits_type(logits: Type, classes: Type) -> Type:
+    if not isinstance(logits, TensorType) or logits.rank < 2:
+        raise IRError(f"logits must be a tensor [D,K,...], not {logits}")
+    tensor(classes, 1, "classes")
+    return logits.with_shape(logits.shape[0], 1, *logits.shape[2:])
+
+
+@op("det.class_logits", infer=_class_logits_type)
+def class_logits(logits: Tensor, classes: Tensor) -> Tensor:
+    """The logits of each detection's own class.
+
+    Shapes: logits f32[D,K,...], or f32[D,1,...] when class-agnostic; classes i64[D]; result f32[D,1,...].
+    """
     if logits.shape[1] == 1:
-        return logits.sigmoid()
-    return logits[torch.arange(len(logits), device=logits.device), classes][:, None].sigmoid()
+        return logits
+    return logits[torch.arange(len(logits), device=logits.device), classes][:, None]
 
 
 def _paste_type(masks: Type, boxes: Type, batch_index: Type, output_size: Type, **_: object) -> Type:

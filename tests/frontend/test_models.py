@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-from typing import Any
 
 import pytest
 import torch
@@ -12,58 +10,12 @@ import torch
 from detc.frontend.detectron2.build import load_model
 from detc.frontend.detectron2.meta_arch import MetaArch
 from tests import parity, zoo
+from tests.outputs import compare_output, compare_proposals, cuts
 
 
 @functools.cache
 def model(name: str) -> MetaArch:
     return load_model(zoo.config_path(name), zoo.weights_path(name))
-
-
-def cuts(name: str) -> dict[str, Any]:
-    """Where a model cuts its detections off."""
-    cfg = model(name).cfg
-    assert cfg is not None
-    section = cfg.MODEL.RETINANET if name.startswith("retinanet") else cfg.MODEL.ROI_HEADS
-    return {"thresholds": [section.SCORE_THRESH_TEST], "limit": cfg.TEST.DETECTIONS_PER_IMAGE}
-
-
-def compare_output(name: str, prefix: str, output: dict[str, Any]) -> None:
-    golden = zoo.golden(name)
-    expected = golden.under(prefix)
-    kinds = {key.split("/")[0] for key in expected}
-    assert kinds <= set(output)  # batches have goldens of the instances alone
-    if "instances" in kinds:
-        instances = output["instances"]
-        assert list(instances.image_size) == expected["instances/image_size"].tolist()
-        parity.assert_detections_match(
-            parity.detections(instances),
-            parity.detections(golden.under(f"{prefix}/instances")),
-            what=f"{name} {prefix}",
-            **cuts(name),
-        )
-    if "proposals" in kinds:
-        compare_proposals(name, f"{prefix}/proposals", output["proposals"])
-    if "sem_seg" in kinds:
-        logits = output["sem_seg"]
-        parity.assert_labels_match(
-            logits.argmax(0), expected["sem_seg/argmax"], logits, what=f"{name} {prefix}"
-        )
-        if "sem_seg/logits" in expected:
-            parity.assert_tensors_close(logits, expected["sem_seg/logits"], f"{name} {prefix} logits")
-    if "panoptic_seg" in kinds:
-        segments = json.loads(str(expected["panoptic_seg/segments"]))
-        parity.assert_panoptic_match(output["panoptic_seg"], (expected["panoptic_seg/map"], segments))
-
-
-def compare_proposals(name: str, prefix: str, proposals: Any) -> None:
-    cfg = model(name).cfg
-    assert cfg is not None
-    parity.match_detections(
-        parity.detections(proposals),
-        parity.detections(zoo.golden(name).under(prefix)),
-        limit=cfg.MODEL.RPN.POST_NMS_TOPK_TEST,
-        what=f"{name} {prefix}",
-    )
 
 
 @pytest.mark.parametrize("name", zoo.MODELS)

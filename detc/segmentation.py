@@ -1,0 +1,59 @@
+"""Segmentations of a batch, as a compiled file gives them, turned into detectron2's results for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from detc.frontend.structures import Instances
+from detc.ir.dialects.segmentation import kept_instances
+
+Panoptic: TypeAlias = tuple[Tensor, list[dict[str, Any]]]
+"""detectron2's panoptic result: the id of each pixel's segment i32[h,w], 0 for none, and the segments, each with
+"id", "isthing", "category_id", for things "score" and "instance_id", for stuff "area"."""
+
+
+def sem_seg_results(sem_seg: Tensor, output_size: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Each image's logits [C,height,width], from those of the batch f32[N,C,h,w]."""
+    return [logits[:, :height, :width] for logits, (height, width) in zip(sem_seg, output_size, strict=True)]
+
+
+def panoptic_results(
+    panoptic: Tensor, segments: Tensor, instances: Sequence[Instances], thresholds: Mapping[str, float]
+) -> list[Panoptic]:
+    """Each image's panoptic result, from the maps i32[N,h,w] and the segments i64[S,4] of the batch.
+
+    `instances` are the images', with pred_masks in the output image; `thresholds` what the metadata's "panoptic"
+    says: with both, a thing's instance is told.
+    """
+    results: list[Panoptic] = []
+    for image, found in enumerate(instances):
+        height, width = found.image_size
+        ids = panoptic[image, :height, :width]
+        rows = segments[segments[:, 0] == image]
+        things = _thing_instances(found, thresholds)
+        described: list[dict[str, Any]] = []
+        for _, segment, isthing, category in rows.tolist():
+            entry = {"id": segment, "isthing": bool(isthing), "category_id": category}
+            if isthing:
+                row = next(things, None)
+                if row is not None:
+                    entry |= {"score": float(found.scores[row]), "instance_id": row}
+            else:
+                entry["area"] = int((ids == segment).sum())
+            described.append(entry)
+        results.append((ids, described))
+    return results
+
+
+def _thing_instances(instances: Instances, thresholds: Mapping[str, float]) -> Iterator[int]:
+    """The instances that make segments, in the order of the segments' ids."""
+    kept = kept_instances(
+        instances.pred_masks,
+        instances.scores,
+        thresholds["overlap_threshold"],
+        thresholds["score_threshold"],
+    )
+    return (row for row, _ in kept)
