@@ -7,8 +7,9 @@ a variadic input), attributes the schema's. Three spellings differ from ONNX, to
 - a tensor attribute (`ConstantOfShape`'s `value`) is a pair (dtype, number);
 - where outputs may be left out, `outputs=2` says how many there are; without it, only the required ones.
 
-Constants are weights or literals of the graph, so there is no `onnx.Constant`; ops that hold graphs (`If`,
-`Loop`, `Scan`) have no place in this IR.
+Constants are weights or literals of the graph, so there is no `onnx.Constant`. Of the ops that hold graphs there is
+`Scan`, whose body uses nothing from outside and is written as the text of a graph (see `body`); `If` and `Loop`, whose
+bodies do, have no place in this IR.
 """
 
 from __future__ import annotations
@@ -119,8 +120,10 @@ def flatten(schema: OpSchema, operands: Sequence[T | tuple[T | None, ...] | None
     return flat
 
 
-def attribute_protos(schema: OpSchema, attributes: Mapping[str, Attribute]) -> list[onnx.AttributeProto]:
-    """The attributes as ONNX spells them. One that is None is left out.
+def attribute_protos(
+    schema: OpSchema, attributes: Mapping[str, Attribute], prefix: str = "body/"
+) -> list[onnx.AttributeProto]:
+    """The attributes as ONNX spells them. One that is None is left out. Names in a body begin with `prefix`.
 
     Errors:
         IRError: a value does not suit its attribute.
@@ -131,10 +134,18 @@ def attribute_protos(schema: OpSchema, attributes: Mapping[str, Attribute]) -> l
             continue
         kind = schema.attributes[name].type
         try:
-            protos.append(helper.make_attribute(name, _spell(kind, value), attr_type=_attribute_type(kind)))
+            spelled = _body_proto(str(value), prefix) if kind == _KIND.GRAPH else _spell(kind, value)
+            protos.append(helper.make_attribute(name, spelled, attr_type=_attribute_type(kind)))
         except (TypeError, ValueError) as error:
             raise IRError(f"onnx.{schema.name}: the attribute {name}={value!r}: {error}") from None
     return protos
+
+
+def _body_proto(text: str, prefix: str) -> onnx.GraphProto:
+    # A body consists of ops of this dialect.
+    from .body import body_proto  # noqa: PLC0415
+
+    return body_proto(text, prefix)
 
 
 def _attribute_type(kind: OpSchema.AttrType) -> int:
@@ -214,7 +225,7 @@ def _resolve(name: str) -> Op | None:
     schema = schema_of(name)
     if schema is None or schema.name == "Constant":
         return None
-    if any(a.type in _REFUSED_KINDS for a in schema.attributes.values()):
+    if any(a.type in _REFUSED_KINDS for a in schema.attributes.values()) and schema.name != "Scan":
         return None
     operands = tuple(
         Parameter(p.name, p.option == _OPTION.Optional, p.option == _OPTION.Variadic) for p in schema.inputs

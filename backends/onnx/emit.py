@@ -28,6 +28,9 @@ PRODUCER = "detc"
 _INLINE_BYTES = 1024
 """Constants up to this size are part of the skeleton: shape inference needs the sizes and axes among them."""
 
+_ALL_OUTPUTS = {"Split", "Scan"}
+"""Operators whose outputs are counted: none may be left out."""
+
 
 @dataclass(frozen=True)
 class OnnxModel:
@@ -161,7 +164,7 @@ class _Emitter:
             stem = name if len(node.results) == 1 else f"{name}:{value.index}"
             if value in outputs:
                 results.append(self._variable(value, outputs[value]))
-            elif value.index >= schema.min_output and not value.is_used and schema.name != "Split":
+            elif value.index >= schema.min_output and not value.is_used and schema.name not in _ALL_OUTPUTS:
                 results.append(gs.Variable.empty())
             else:
                 results.append(self._variable(value, self._unique(stem) if len(node.results) > 1 else stem))
@@ -170,7 +173,9 @@ class _Emitter:
         inputs = [
             gs.Variable.empty() if v is None else self._tensor(v) for v in flatten(schema, node.operands)
         ]
-        attributes = {proto.name: _attribute(proto) for proto in attribute_protos(schema, node.attributes)}
+        attributes = {
+            proto.name: _attribute(proto) for proto in attribute_protos(schema, node.attributes, f"{name}/")
+        }
         return gs.Node(schema.name, name, attributes, inputs, results)
 
     def _variable(self, value: Value, name: str) -> gs.Variable:

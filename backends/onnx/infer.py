@@ -31,6 +31,7 @@ from detc.ir.builder import operand_types
 from detc.ir.dims import floor_div
 from detc.ir.ops import OperandRule, OperandType
 
+from .body import infer_scan
 from .dialect import (
     DTYPE_OF_ELEMENT,
     ELEMENT_TYPES,
@@ -84,6 +85,8 @@ def _infer(
 ) -> tuple[TensorType, ...]:
     schema = onnx.defs.get_schema(name, OPSET, "")
     tensors = [_tensor(name, t) for t in types]
+    if name == "Scan":
+        return infer_scan([t for t in tensors if t is not None], dict(attributes))
     names = ["" if t is None else f"i{i}" for i, t in enumerate(tensors)]
     sizes: dict[str, Dim] = {}
     inputs = {n: _type_proto(t, sizes) for n, t in zip(names, tensors, strict=True) if t is not None}

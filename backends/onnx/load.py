@@ -39,6 +39,7 @@ from detc.ir import (
 from detc.ir.graph import LITERAL_LIMIT
 from detc.ir.ops import FRESH_PREFIX
 
+from .body import body_text
 from .dialect import DTYPE_OF_ELEMENT, OPSET, OUTPUTS, has_open_count, read_attribute, schema_of
 
 _WRITTEN_BY_EMIT = {"schema", "detc_version"}
@@ -74,7 +75,8 @@ def import_model(model: onnx.ModelProto) -> Graph:
             model = version_converter.convert_version(model, OPSET)
         except Exception as error:  # the converter's errors share no base class
             raise InputError(f"the model's opset {versions[0]} cannot become {OPSET}: {error}") from None
-    return _Importer(model).graph()
+    said = {p.key: _decode(p.value) for p in model.metadata_props}
+    return _Importer(model.graph, said).graph()
 
 
 def _check_operators(graph: onnx.GraphProto) -> None:
@@ -84,6 +86,8 @@ def _check_operators(graph: onnx.GraphProto) -> None:
         if not known or node.domain not in ("", "ai.onnx"):
             name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             unknown[name] = unknown.get(name, 0) + 1
+        for attribute in node.attribute:
+            _check_operators(attribute.g)
     if unknown:
         listed = ", ".join(f"{name} ({count})" for name, count in sorted(unknown.items()))
         raise UnsupportedError(f"the model uses operators that have no place in the IR: {listed}")
@@ -97,12 +101,14 @@ def _op_of(node: onnx.NodeProto) -> Op | None:
 
 
 class _Importer:
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._proto = model.graph
-        self._graph = Graph(model.graph.name or "graph", "onnx")
+    """Reads one graph; `said` is the file's metadata. Small constants of a body are literals, whatever their names."""
+
+    def __init__(self, proto: onnx.GraphProto, said: Mapping[str, Any], *, is_body: bool = False) -> None:
+        self._proto = proto
+        self._is_body = is_body
+        self._graph = Graph(proto.name or "graph", "onnx")
         self._builder = Builder(self._graph, created_by="load")
         self._values: dict[str, Value] = {}
-        said = {p.key: _decode(p.value) for p in model.metadata_props}
         schema: Any = said.get("schema")
         schema = schema if isinstance(schema, dict) else {}
         self._multiples: Mapping[str, int] = schema.get("multiples", {})
@@ -140,7 +146,7 @@ class _Importer:
         self._builder.source = (
             source.strip("/").replace("/", ".") if tail.startswith(proto.op_type) else source
         )
-        attributes: dict[str, Attribute] = {a.name: read_attribute(schema, a) for a in proto.attribute}
+        attributes = {a.name: self._attribute(schema, a) for a in proto.attribute}
         if has_open_count(schema) and len(proto.output) > schema.min_output:
             attributes[OUTPUTS] = len(proto.output)
         operands = self._operands(schema, proto)
@@ -152,6 +158,18 @@ class _Importer:
         for name, result in zip(proto.output, made.results, strict=False):
             result.name = _NO_IDENTIFIER.sub("_", name) if not name.startswith(proto.name) else ""
             self._values[name] = result
+
+    def _attribute(self, schema: OpSchema, proto: onnx.AttributeProto) -> Attribute:
+        if proto.type != onnx.AttributeProto.GRAPH:
+            return read_attribute(schema, proto)
+        body = _Importer(proto.g, {}, is_body=True).graph()
+        # Only the order of a body's outputs counts; a text wants identifiers for names.
+        body.name = _NO_IDENTIFIER.sub("_", body.name)
+        body.set_outputs({f"y{i}": value for i, value in enumerate(body.outputs.values())})
+        try:
+            return body_text(body)
+        except IRError as error:
+            raise UnsupportedError(str(error)) from None
 
     def _operands(self, schema: OpSchema, proto: onnx.NodeProto) -> list[Operand]:
         values = [self._value(name) if name else None for name in proto.input]
@@ -177,7 +195,7 @@ class _Importer:
         else:
             data = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         # Sizes, axes and the constants that the emitter had to name are shown in the text in full.
-        plain = name.startswith("constant") or not data.is_floating_point()
+        plain = self._is_body or name.startswith("constant") or not data.is_floating_point()
         if plain and data.numel() <= LITERAL_LIMIT:
             return self._graph.constant(data)
         return self._graph.add_weight(self._graph.fresh_weight_name(name), data)

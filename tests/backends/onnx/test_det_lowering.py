@@ -235,6 +235,127 @@ def postprocessing() -> Case:
     return Case(build, {**types, "output_size": i64(N, 2)}, [inside])
 
 
+def sem_seg() -> Case:
+    def build(b, logits, im_info, output_size):
+        return b.det.sem_seg_postprocess(logits, im_info, output_size)
+
+    types = {"logits": f32(N, 3, H, W), "im_info": f32(N, 3), "output_size": i64(N, 2)}
+    runs = [
+        {
+            "logits": torch.randn(1, 3, 32, 64),
+            "im_info": info((32, 64)),
+            "output_size": torch.tensor([[16, 99]]),
+        },
+        {
+            "logits": torch.randn(3, 3, 32, 64),
+            "im_info": info((32, 40), (7, 64), (1, 1)),
+            "output_size": torch.tensor([[48, 60], [7, 64], [81, 5]]),
+        },
+    ]
+    return Case(build, types, runs)
+
+
+def panoptic(limit: float) -> Case:
+    def build(b, found, scores, classes, batch_index, logits, output_size):
+        thresholds = {"overlap_threshold": 0.6, "stuff_area_limit": limit, "score_threshold": 0.25}
+        return b.det.panoptic_combine(found, scores, classes, batch_index, logits, output_size, **thresholds)
+
+    def inputs(rows: list[int], sizes: list[list[int]]) -> Inputs:
+        count, height, width = sum(rows), *torch.tensor(sizes).amax(0).tolist()
+        corner = torch.rand(count, 2) * torch.tensor([height, width]) * 0.7
+        y, x = torch.arange(height)[:, None, None], torch.arange(width)[:, None]
+        place = torch.cat([y.expand(height, width, 1), x.expand(height, width, 1)], dim=2)
+        extent = torch.rand(count, 1, 1, 2) * 30 + 3
+        batch_index = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(rows))
+        own = torch.tensor(sizes)[batch_index][:, None, None]
+        from_corner = place - corner[:, None, None]
+        inside = (from_corner >= 0) & (from_corner < extent) & (place < own)
+        coarse = torch.randn(len(rows), 4, height // 8 + 1, width // 8 + 1)
+        logits = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+        return {
+            "found": inside.all(dim=-1),
+            "scores": torch.rand(count),
+            "classes": torch.randint(0, 5, (count,)),
+            "batch_index": batch_index,
+            "logits": logits,
+            "output_size": torch.tensor(sizes),
+        }
+
+    types = {
+        "found": TensorType(torch.bool, (R, H, W)),
+        "scores": f32(R),
+        "classes": i64(R),
+        "batch_index": i64(R),
+        "logits": f32(N, 4, H, W),
+        "output_size": i64(N, 2),
+    }
+    covered = inputs([3], [[40, 50]])
+    covered["found"][:] = True  # nothing is left after the first, and nothing for stuff
+    empty = inputs([4, 3], [[33, 20], [20, 47]])
+    empty["found"][::2] = False
+    poor = inputs([5], [[31, 31]])
+    poor["scores"][:] = 0.1
+    runs = [
+        inputs([12], [[40, 50]]),
+        inputs([20, 0, 9], [[40, 50], [64, 30], [16, 57]]),
+        inputs([0, 0], [[9, 8]] * 2),
+    ]
+    return Case(build, types, [*runs, covered, empty, poor])
+
+
+def box_points() -> Case:
+    def build(b, fine, coarse, given, batch_index, points):
+        return b.det.box_point_sample([fine, coarse], given, batch_index, points, scales=(0.25, 0.125))
+
+    def inputs(*rows: int) -> Inputs:
+        count = sum(rows)
+        return {
+            "fine": torch.randn(len(rows), 3, 16, 24),
+            "coarse": torch.randn(len(rows), 5, 8, 12),
+            "given": boxes(count, 60.0),
+            "batch_index": torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(rows)),
+            "points": torch.rand(count, 10, 2),
+        }
+
+    types = {"fine": f32(N, 3, H, W), "coarse": f32(N, 5, H // 2, W // 2), "given": f32(R, 4)}
+    types |= {"batch_index": i64(R), "points": f32(R, 10, 2)}
+    return Case(build, types, [inputs(4), inputs(3, 0, 5), inputs(0, 0), inputs(0, 1)])
+
+
+def subdivision(classes: int) -> Case:
+    """What PointRend does in a step, on maps of a size known ahead, and on some of any size."""
+
+    def build(b, logits, labels, region):
+        own = b.det.class_logits(logits, labels)
+        indices, points = b.det.uncertain_points(b.aten.neg(b.aten.abs(own)), num_points=20)
+        values = b.det.class_logits(b.det.point_sample(region, points), labels)
+        return b.det.put_points(own, indices, values), points
+
+    def inputs(count: int) -> Inputs:
+        return {
+            "logits": torch.randn(count, classes, 8, 6),
+            "labels": torch.randint(0, classes, (count,)),
+            "region": torch.randn(count, classes, 5, 7),
+        }
+
+    types = {"logits": f32(R, classes, 8, 6), "labels": i64(R), "region": f32(R, classes, 5, 7)}
+    return Case(build, types, [inputs(4), inputs(1), inputs(0)])
+
+
+def subdivision_of_images() -> Case:
+    def build(b, logits, coarse):
+        uncertainty = b.aten.amax(logits, dim=(1,), keepdim=True)
+        indices, points = b.det.uncertain_points(uncertainty, num_points=30)
+        return b.det.put_points(logits, indices, b.det.point_sample(coarse, points)), points
+
+    types = {"logits": f32(N, 3, H, W), "coarse": f32(N, 3, H // 2, W // 2)}
+    sizes = ((1, 8, 12), (3, 4, 6), (2, 2, 2))  # of the last all points are chosen
+    runs = [
+        {"logits": torch.randn(n, 3, h, w), "coarse": torch.randn(n, 3, h // 2, w // 2)} for n, h, w in sizes
+    ]
+    return Case(build, types, runs)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "normalize": normalize,
     "rpn": lambda: rpn("anchors"),
@@ -251,6 +372,13 @@ CASES: dict[str, Callable[[], Case]] = {
     "masks": lambda: masks(3),
     "masks-class-agnostic": lambda: masks(1),
     "postprocessing": postprocessing,
+    "semantic": sem_seg,
+    "panoptic": lambda: panoptic(30.0),
+    "panoptic-any-stuff": lambda: panoptic(0.0),
+    "box-points": box_points,
+    "subdivision": lambda: subdivision(3),
+    "subdivision-class-agnostic": lambda: subdivision(1),
+    "subdivision-of-images": subdivision_of_images,
 }
 
 

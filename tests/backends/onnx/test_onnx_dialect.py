@@ -5,8 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
-from detc.ir import Builder, Graph, IRError, TensorType, get_op, parse_graph, print_graph, run, symbol, verify
+from detc.backends.onnx import emit
+from detc.backends.onnx.body import body_text
+from detc.backends.onnx.load import import_model, load
+from detc.ir import (
+    Builder,
+    Graph,
+    InputError,
+    IRError,
+    TensorType,
+    get_op,
+    parse_graph,
+    print_graph,
+    run,
+    symbol,
+    verify,
+)
 from detc.ir.equality import difference
 
 N, H, W = symbol("N"), symbol("H", 32), symbol("W", 32)
@@ -157,3 +171,64 @@ def test_bodies_at_any_number_of_rows(rows):
     torch.testing.assert_close(outputs["where"].T, torch.nonzero(data > 0.5))
     torch.testing.assert_close(outputs["scalar"], data.sum())
     torch.testing.assert_close(outputs["softmax"], data.softmax(1))
+
+
+RUNNING_SUM = """graph running_sum (level=onnx) {
+  input %total: f32[C]
+  input %row: f32[C]
+  %0: f32[C] = onnx.Mul(%row, f32[]{2.0})
+  %1: f32[C] = onnx.Add(%total, %0)
+  return total=%1, sums=%1, rows=%row
+}
+"""
+
+
+def scanned(text: str = RUNNING_SUM, count: int = 1):
+    graph, b = start((3,), (N, 3))
+    results = b.onnx.Scan(list(graph.inputs), body=text, num_scan_inputs=count, outputs=3)
+    graph.set_outputs({f"y{i}": value for i, value in enumerate(results)})
+    verify(graph)
+    return graph
+
+
+def test_a_scan_walks_over_rows(tmp_path):
+    """Its body is text: it is inferred, run, printed, emitted and loaded like any other attribute."""
+    graph = scanned()
+    assert [str(v.type) for v in graph.outputs.values()] == ["f32[3]", "f32[N,3]", "f32[N,3]"]
+    start_row, rows = torch.tensor([1.0, 0.0, -1.0]), torch.arange(12.0).reshape(4, 3)
+    expected = start_row + 2 * rows.cumsum(0)
+    emit(graph).save(tmp_path / "scan.onnx")
+    loaded = load(tmp_path / "scan.onnx")
+    verify(loaded)
+    again = parse_graph(print_graph(graph), {})
+    assert difference(graph, again) is None
+    for made in (graph, again, loaded):
+        found = run(made, {"x0": start_row, "x1": rows})
+        torch.testing.assert_close(found["y0"], expected[-1])
+        torch.testing.assert_close(found["y1"], expected)
+        torch.testing.assert_close(found["y2"], rows)
+
+
+def test_what_a_scan_refuses():
+    with pytest.raises(IRError, match="the body running_sum takes 2 values, 3 are given"):
+        graph, b = start((3,), (N, 3), (N, 3))
+        b.onnx.Scan(list(graph.inputs), body=RUNNING_SUM, num_scan_inputs=1, outputs=3)
+    with pytest.raises(IRError, match=r"takes f32\[C\] as %total, not f32\[\]"):
+        scanned(count=2)
+    with pytest.raises(IRError, match="no place in the IR"):
+        graph, b = start((3,), (N, 3))
+        b.onnx.Scan(list(graph.inputs), body=RUNNING_SUM, num_scan_inputs=1, scan_input_axes=(1,), outputs=3)
+    with pytest.raises(IRError, match=r"line 2.*expected '%name: type'"):
+        scanned("graph body (level=onnx) {\n  input total\n}\n")
+    weighted = Graph("body", level="onnx")
+    weighted.set_outputs({"y": weighted.add_weight("w", torch.zeros(3, 30))})
+    with pytest.raises(IRError, match="the body body has weights: w"):
+        body_text(weighted)
+
+
+def test_a_loaded_body_that_uses_what_is_outside_is_refused(tmp_path):
+    outside = emit(scanned()).to_proto()
+    body = next(a.g for a in outside.graph.node[0].attribute if a.name == "body")
+    body.node[0].input[1] = "x0"
+    with pytest.raises(InputError, match="'x0' is used before it is defined"):
+        import_model(outside)
