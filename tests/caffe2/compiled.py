@@ -16,7 +16,15 @@ from detc.ir import Graph
 from tests import zoo
 from tests.parity import assert_detections_match, detections
 
-MODELS = ("faster_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN", "mask_rcnn_X_FPN_gn")
+WITH_ORIGINAL = (
+    "faster_rcnn_R_50_FPN",
+    "mask_rcnn_R_50_FPN",
+    "mask_rcnn_X_FPN_gn",
+    "faster_rcnn_R_50_C4",
+    "mask_rcnn_R_50_C4",
+)
+"""The models that detectron2's exporter could write, too."""
+MODELS = (*WITH_ORIGINAL, "faster_rcnn_R_50_DC5", "cascade_mask_rcnn_R_50_FPN")
 
 
 @functools.cache

@@ -18,5 +18,6 @@ def real() -> Iterator[RealCaffe2]:
         if in_ci():
             pytest.fail(message)
         pytest.skip(message)
-    with RealCaffe2(python) as caffe2:
+    # The tests run side by side.
+    with RealCaffe2(python, threads=1) as caffe2:
         yield caffe2

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from detc.ir import Constant, Node, Value
+from detc.ir import Constant, Dim, Node, Value
 from detc.ir.dialects.pooling import level_range
 from detc.passes.base import NoMatch, attribute
 from detc.passes.conversion import LoweringRule
@@ -64,7 +64,7 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
 
 
 def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
-    """GenerateProposals of each level and image, CollectRpnProposals of each image."""
+    """GenerateProposals, of each level and image and then CollectRpnProposals of each image if there are levels."""
     logits, deltas, cells = (node.operand_list(i) for i in range(3))
     im_info = node.operand(3)
     strides = [int(stride) for stride in node.attributes["strides"]]  # type: ignore[union-attr, arg-type]
@@ -84,27 +84,35 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
         _shifted(b, cell, float(node.attributes["offset"]) * stride)  # type: ignore[arg-type]
         for cell, stride in zip(cells, strides, strict=True)
     ]
-    found: list[Value] = []
-    parts = [_per_image(b, value, images) for value in (*logits, *deltas, im_info)]
-    for image in range(images):
-        boxes: list[Value] = []
-        scores: list[Value] = []
-        for level, stride in enumerate(strides):
-            rois, values = b.caffe2.GenerateProposals(
-                parts[level][image],
-                parts[len(logits) + level][image],
-                parts[-1][image],
-                anchors[level],
-                spatial_scale=1.0 / stride,
-                **per_level,
+    if len(strides) == 1:
+        # No levels to be merged, so that the operator may have the batch.
+        rois, values = b.caffe2.GenerateProposals(
+            logits[0], deltas[0], im_info, anchors[0], spatial_scale=1.0 / strides[0], **per_level
+        )
+        values.type = values.tensor_type.with_shape(b.result.shape[0])
+    else:
+        found: list[Value] = []
+        parts = [_per_image(b, value, images) for value in (*logits, *deltas, im_info)]
+        for image in range(images):
+            *maps, size = (part[image] for part in parts)
+            levels = zip(maps, maps[len(strides) :], anchors, strides, strict=False)
+            proposed = [
+                b.caffe2.GenerateProposals(
+                    scores, moves, size, cell, spatial_scale=1.0 / stride, **per_level
+                )
+                for scores, moves, cell, stride in levels
+            ]
+            # Only the levels' number counts; detectron2 calls an FPN's p2 to p6.
+            merged = b.caffe2.CollectRpnProposals(
+                [value for results in zip(*proposed, strict=True) for value in results],
+                rpn_max_level=len(strides) + 1,
+                rpn_min_level=2,
+                rpn_post_nms_topN=after,
             )
-            boxes.append(rois)
-            scores.append(values)
-        found.append(_collected(b, boxes, scores, after))
-        if image:
-            number = b.constant([[image, 0, 0, 0, 0]], torch.float32)
-            found[-1] = b.caffe2.Add(found[-1], number)
-    rois = b.concat(found, 0)
+            if image:
+                merged = b.caffe2.Add(merged, b.constant([[image, 0, 0, 0, 0]], torch.float32))
+            found.append(merged)
+        rois = b.concat(found, 0)
     rois.name = "rpn_rois"
     # However many they are together: what the IR calls the number of proposals.
     rois.type = rois.tensor_type.with_shape(b.result.shape[0], 5)
@@ -139,16 +147,6 @@ def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:
     return parts
 
 
-def _collected(b: Caffe2Builder, rois: list[Value], scores: list[Value], limit: int) -> Value:
-    if len(rois) == 1:
-        return rois[0]
-    # Only their number counts; detectron2 calls an FPN's levels p2 to p6.
-    made: Value = b.caffe2.CollectRpnProposals(
-        [*rois, *scores], rpn_max_level=len(rois) + 1, rpn_min_level=2, rpn_post_nms_topN=limit
-    )
-    return made
-
-
 # Pooling
 
 
@@ -160,7 +158,7 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
         raise NoMatch(f"pooling by {kind}")
     scales = _floats(node.attributes["scales"])
     height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
-    rois = b.noted(ROIS, boxes, index) or _rois(b, boxes, index)
+    rois = _rois(b, boxes, index, features[0].shape[0])
     pooling = {
         "pooled_h": height,
         "pooled_w": width,
@@ -189,8 +187,13 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
     return made
 
 
-def _rois(b: Caffe2Builder, boxes: Value, index: Value) -> Value:
-    """f32[n,5] from boxes f32[n,4] and batch_index i64[n]."""
+def _rois(b: Caffe2Builder, boxes: Value, index: Value, images: Dim) -> Value:
+    """f32[n,5] from boxes f32[n,4] and batch_index i64[n]; of one image the boxes are enough."""
+    noted = b.noted(ROIS, boxes, index)
+    if noted is not None:
+        return noted
+    if images == 1:
+        return boxes
     column = b.caffe2.ExpandDims(b.cast(index, torch.float32), dims=(1,))
     return b.concat([column, boxes], 1)
 
@@ -198,17 +201,21 @@ def _rois(b: Caffe2Builder, boxes: Value, index: Value) -> Value:
 # Boxes
 
 
+CLIPPERS = {"det.box_inference": (2, 3), "det.clip_boxes": (1, 2)}
+"""The ops that clip decoded boxes to their images, and which operands are their image numbers and `im_info`."""
+
+
 def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
-    """BBoxTransform, which also clips the boxes to their images: what `det.box_inference` would do next."""
+    """BBoxTransform, which also clips the boxes to their images: what the op that takes them would do."""
     deltas, boxes = node.operand(0), node.operand(1)
     (decoded,) = node.results
     users = decoded.users
-    if b.graph.is_output(decoded) or [user.op.name for user in users] != ["det.box_inference"]:
-        raise NoMatch("decoded boxes that go elsewhere than into det.box_inference: Caffe2 clips them")
+    if b.graph.is_output(decoded) or len(users) != 1 or users[0].op.name not in CLIPPERS:
+        raise NoMatch(f"decoded boxes that go elsewhere than into {' or '.join(CLIPPERS)}: Caffe2 clips them")
     _check_decoding(node, None)
-    index, im_info = users[0].operand(2), users[0].operand(3)
+    index, im_info = (users[0].operand(position) for position in CLIPPERS[users[0].op.name])
     transformed, splits = b.caffe2.BBoxTransform(
-        b.noted(ROIS, boxes, index) or _rois(b, boxes, index),
+        _rois(b, boxes, index, im_info.shape[0]),
         deltas,
         im_info,
         weights=_floats(node.attributes["weights"]),
@@ -220,6 +227,14 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
     b.note(SPLITS, transformed, means=splits)
     made: Value = transformed
     return made
+
+
+def clip_boxes(b: Caffe2Builder, node: Node) -> Value:
+    """Nothing: BBoxTransform has clipped them."""
+    boxes = node.operand(0)
+    if b.noted(SPLITS, boxes) is None:
+        raise NoMatch("boxes that det.apply_deltas did not decode")
+    return boxes
 
 
 def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
@@ -269,5 +284,6 @@ TABLE: dict[str, LoweringRule] = {
     "det.grid_proposals": grid_proposals,
     "det.roi_pool": roi_pool,
     "det.apply_deltas": apply_deltas,
+    "det.clip_boxes": clip_boxes,
     "det.box_inference": box_inference,
 }
