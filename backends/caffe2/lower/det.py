@@ -97,9 +97,7 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
             *maps, size = (part[image] for part in parts)
             levels = zip(maps, maps[len(strides) :], anchors, strides, strict=False)
             proposed = [
-                b.caffe2.GenerateProposals(
-                    scores, moves, size, cell, spatial_scale=1.0 / stride, **per_level
-                )
+                b.caffe2.GenerateProposals(scores, moves, size, cell, spatial_scale=1.0 / stride, **per_level)
                 for scores, moves, cell, stride in levels
             ]
             # Only the levels' number counts; detectron2 calls an FPN's p2 to p6.
