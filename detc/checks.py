@@ -11,12 +11,10 @@ from rich.console import RenderableType
 from torch import Tensor
 
 from detc.frontend.structures import Instances
-from detc.passes import DetectionReport, Tolerances, compare_detections
+from detc.passes import FLAT_NAMES, DetectionReport, Tolerances, compare_detections
 
-from .detector import FIELDS, Detector
+from .detector import Detector
 from .terminal import table
-
-_ROLES = {field: role for role, field in FIELDS.items()} | {"pred_keypoints": "keypoints"}
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,19 @@ def check_parity(
             expected = model(batch)
         actual = detector(batch)
         for name, left, right in zip(names, expected, actual, strict=True):
-            mine, theirs = _tensors(left["instances"]), _tensors(right["instances"])
-            report = compare_detections(mine, theirs, tolerances, _thresholds(detector, mine, theirs))
-            found.append(Parity(name, len(names), report))
+            for output, instances in right.items():
+                mine, theirs = _tensors(left[output]), _tensors(instances)
+                report = compare_detections(mine, theirs, tolerances, _thresholds(detector, mine, theirs))
+                found.append(Parity(name, len(names), report))
     return found
 
 
 def _tensors(instances: Instances) -> dict[str, Tensor]:
+    # Whatever else a model leaves in its instances, such as heatmaps, is no result.
     fields = {
-        _ROLES.get(name, name): getattr(value, "tensor", value)
+        FLAT_NAMES[name]: getattr(value, "tensor", value)
         for name, value in instances.get_fields().items()
+        if name in FLAT_NAMES
     }
     return {**fields, "batch_index": torch.zeros(len(instances), dtype=torch.int64)}
 
@@ -71,7 +72,8 @@ def _tensors(instances: Instances) -> dict[str, Tensor]:
 def _thresholds(detector: Detector, *sides: Mapping[str, Tensor]) -> list[float]:
     """The scores near which a detection may be there or not: the threshold, and, where only the best were kept, the
     worst of them."""
-    thresholds = [float(detector.metadata.get("score_thresh", 0.0))]
+    said = detector.metadata.get("score_thresh")
+    thresholds = [] if said is None else [float(said)]
     most = int(detector.metadata.get("detections_per_image", 0))
     for side in sides:
         if 0 < most <= len(side["scores"]):

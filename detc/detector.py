@@ -11,22 +11,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detc.frontend.structures import Boxes, Instances
+from detc.frontend.structures import Boxes, Instances, RotatedBoxes
 from detc.ir import Condition, Graph, InputError
 from detc.ir.dialects.instances import InstancesBatch
 from detc.ir.dialects.masks import paste_masks, postprocess
 
 from .images import model_input
 
-FIELDS = {
-    "boxes": "pred_boxes",
-    "scores": "scores",
-    "classes": "pred_classes",
-    "masks": "pred_masks",
-    "keypoints": "pred_keypoints",
-    "batch_index": "batch_index",
+_R_CNN = {
+    "instances": {
+        "pred_boxes": "boxes",
+        "scores": "scores",
+        "pred_classes": "classes",
+        "batch_index": "batch_index",
+        "pred_masks": "masks",
+        "pred_keypoints": "keypoints",
+    }
 }
-"""An artifact's outputs -> detectron2's fields."""
+"""detectron2's fields -> an artifact's outputs, for one that does not say it itself."""
 
 
 class Runtime(Protocol):
@@ -73,7 +75,8 @@ class Detector:
 
         Each input holds "image", a tensor [C,h,w] in the model's pixel range, and optionally "height" and "width" of
         the output. Returns for each {"instances": Instances} with pred_boxes, scores, pred_classes and, where the
-        model predicts masks, pred_masks bool[D,height,width].
+        model predicts such, pred_masks bool[D,height,width] and pred_keypoints f32[D,K,3] (x, y, score); a proposal
+        network's are {"proposals": Instances} with proposal_boxes and objectness_logits.
 
         Errors:
             InputError: there is no image, or one is not as described, or the model was captured for other sizes.
@@ -82,13 +85,12 @@ class Detector:
         self._check_assumptions(feed["data"])
         output_size = feed["output_size"]
         outputs = self.runtime.run({name: feed[name] for name in self.runtime.input_names})
-        fields = {FIELDS.get(name, name): torch.as_tensor(value) for name, value in outputs.items()}
-        fields = self._finish(fields, feed["im_info"], output_size)
-        results: list[dict[str, Any]] = []
-        for size, found in zip(
-            output_size.tolist(), InstancesBatch(fields).split(len(output_size)), strict=True
-        ):
-            results.append({"instances": _instances(found, (size[0], size[1]))})
+        results: list[dict[str, Any]] = [{} for _ in batched_inputs]
+        for output, names in self.metadata.get("instances", _R_CNN).items():
+            fields = {field: torch.as_tensor(outputs[n]) for field, n in names.items() if n in outputs}
+            found = InstancesBatch(self._finish(fields, feed["im_info"], output_size)).split(len(results))
+            for result, size, mine in zip(results, output_size.tolist(), found, strict=True):
+                result[output] = _instances(mine, (size[0], size[1]))
         return results
 
     def _check_assumptions(self, data: Tensor) -> None:
@@ -117,14 +119,15 @@ class Detector:
         return fields
 
     def predict(self, image: Image.Image) -> Instances:
-        """Detections in a picture, resized for the model as its config's test settings say.
+        """Detections (a proposal network's proposals) in a picture, resized for the model as its config's test settings
+        say.
 
         The result is in the picture's own pixels.
 
         Errors:
             InputError: the model takes images in a format that no picture is turned into.
         """
-        instances = self([model_input(image, self.metadata)])[0]["instances"]
+        (instances,) = self([model_input(image, self.metadata)])[0].values()
         assert isinstance(instances, Instances)
         return instances
 
@@ -186,7 +189,7 @@ def _instances(fields: Mapping[str, Tensor], size: tuple[int, int]) -> Instances
     instances = Instances(size)
     for name, value in fields.items():
         if name in ("pred_boxes", "proposal_boxes"):
-            instances.set(name, Boxes(value))
+            instances.set(name, Boxes(value) if value.shape[1] == 4 else RotatedBoxes(value))
         elif name == "pred_masks":
             instances.set(name, value[:, : size[0], : size[1]])
         else:

@@ -66,7 +66,7 @@ class FlattenInstances(Pass):
         return boxes=%b, scores=%s, batch_index=%i, masks=%masks
 
     An input that is instances becomes one input for each field, `<input>_<field>`. The level is `flat`
-    afterwards.
+    afterwards, and the metadata `instances` says what the outputs were: output -> its field -> the tensor's name.
 
     Errors:
         IRError: an op that takes or gives instances is left, such as `det.postprocess`.
@@ -135,6 +135,11 @@ def _touches_instances(node: Node) -> bool:
 
 def _split_outputs(graph: Graph, fields: dict[Value, dict[str, Value]]) -> None:
     names = flat_names({name: value.type for name, value in graph.outputs.items()})
+    structure: dict[str, dict[str, str]] = {}
+    for (owner, field), name in names.items():
+        structure.setdefault(owner, {})[field] = name
+    if structure:
+        graph.metadata["instances"] = structure
     outputs: dict[str, Value] = {}
     for output, value in graph.outputs.items():
         if isinstance(value.type, TensorType):

@@ -61,10 +61,25 @@ def generalized_rcnn(capture: Capture, model: Any) -> None:
     images = normalized_images(capture, model)
     features = backbone_features(capture, model.backbone, images)
     detections = regions(capture, model, images, features)
+    set_postprocessed(capture, images, detections)
+
+
+@importer("ProposalNetwork", relies_on=("forward", "preprocess_image"))
+def proposal_network(capture: Capture, model: Any) -> None:
+    """Backbone, proposals, postprocessing. The output `proposals` has detectron2's fields."""
+    images = normalized_images(capture, model)
+    features = backbone_features(capture, model.backbone, images)
+    proposals = capture.call(model.proposal_generator, images, features)
+    capture.graph.metadata["detections_per_image"] = int(model.proposal_generator.post_nms_topk[False])
+    set_postprocessed(capture, images, proposals, "proposals")
+
+
+def set_postprocessed(capture: Capture, images: Images, found: Value, output: str = "instances") -> None:
+    """Bring what was found into the output images, and make it the graph's output of that name."""
     output_size = capture.output_size_input()
     instances = capture.build.det.postprocess(
-        detections, images.im_info, output_size, mask_threshold=MASK_THRESHOLD
+        found, images.im_info, output_size, mask_threshold=MASK_THRESHOLD
     )
-    instances.name = "instances"
+    instances.name = output
     capture.graph.metadata["mask_threshold"] = MASK_THRESHOLD
-    capture.graph.set_outputs({"instances": instances})
+    capture.graph.set_outputs({output: instances})

@@ -65,27 +65,35 @@ def _infer_boxes(
     capture: Capture, predictor: Any, boxes: Value, scores: Value, batch_index: Value, im_info: Value
 ) -> Value:
     """Detections by the predictor's thresholds."""
-    thresholds = {
-        "score_thresh": float(predictor.test_score_thresh),
-        "nms_thresh": float(predictor.test_nms_thresh),
-        "topk_per_image": int(predictor.test_topk_per_image),
-    }
-    capture.graph.metadata.update(
-        num_classes=int(predictor.num_classes),
-        score_thresh=thresholds["score_thresh"],
-        nms_thresh=thresholds["nms_thresh"],
-        detections_per_image=thresholds["topk_per_image"],
+    found = capture.build.det.box_inference(
+        boxes,
+        scores,
+        batch_index,
+        im_info,
+        score_thresh=float(predictor.test_score_thresh),
+        nms_thresh=float(predictor.test_nms_thresh),
+        topk_per_image=int(predictor.test_topk_per_image),
     )
-    found = capture.build.det.box_inference(boxes, scores, batch_index, im_info, **thresholds)
-    return _detections(capture, *found)
+    return make_detections(capture, found, num_classes=int(predictor.num_classes))
 
 
-def _detections(capture: Capture, boxes: Value, scores: Value, classes: Value, batch_index: Value) -> Value:
-    detections: Value = capture.build.instances.make(
+def make_detections(capture: Capture, found: tuple[Value, ...], *, num_classes: int) -> Value:
+    """What an inference op gave (boxes, scores, classes, batch_index) as instances; the metadata holds its
+    thresholds."""
+    boxes, scores, classes, batch_index = found
+    node = boxes.producer
+    assert node is not None
+    capture.graph.metadata.update(
+        num_classes=num_classes,
+        score_thresh=node.attributes["score_thresh"],
+        nms_thresh=node.attributes["nms_thresh"],
+        detections_per_image=node.attributes["topk_per_image"],
+    )
+    made: Value = capture.build.instances.make(
         [batch_index, boxes, scores, classes], names=("batch_index", "pred_boxes", "scores", "pred_classes")
     )
-    detections.name = "detections"
-    return detections
+    made.name = "detections"
+    return made
 
 
 @importer("BaseMaskRCNNHead", relies_on=("forward",))

@@ -198,6 +198,9 @@ def test_instances_among_the_inputs_become_an_input_each() -> None:
     graph = graph_of(before)
     result, changed = applied(FlattenInstances(), graph)
     assert changed
+    fields = {"proposal_boxes": "boxes", "objectness_logits": "scores", "batch_index": "batch_index"}
+    assert {field: result.metadata["instances"]["proposals"][field] for field in fields} == fields
+    result.metadata.clear()
     assert body_of(result) == after
     rows = {
         "proposal_boxes": torch.rand(3, 4),

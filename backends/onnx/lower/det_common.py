@@ -6,6 +6,7 @@ Counts that depend on data stay symbolic: nothing here pads to a fixed number of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -96,6 +97,32 @@ def best_per_row(b: Builder, values: Value, limit: int) -> tuple[Value, Value, V
     best, columns = b.onnx.TopK(values, count, axis=1)
     found = b.onnx.NonZero(b.onnx.Greater(best, scalar(b, -math.inf)))
     return b.onnx.Transpose(found, perm=[1, 0]), best, columns
+
+
+def flatten_maps(b: Builder, maps: Sequence[Value], cells: list[int], each: int) -> Value:
+    """Maps [N,A*each,h,w] of all levels as f32[N,T,each]."""
+    if len(set(cells)) == 1:
+        # The channels move behind the positions once for all levels.
+        flat = [b.onnx.Reshape(m, ints(b, 0, cells[0] * each, -1)) for m in maps]
+        return b.onnx.Reshape(b.onnx.Transpose(concat(b, flat, 2), perm=[0, 2, 1]), ints(b, 0, -1, each))
+    moved = [b.onnx.Reshape(b.onnx.Transpose(m, perm=[0, 2, 3, 1]), ints(b, 0, -1, each)) for m in maps]
+    return concat(b, moved, 1)
+
+
+def concat(b: Builder, parts: Sequence[Value], axis: int) -> Value:
+    """The parts side by side; a single one as it is."""
+    return parts[0] if len(parts) == 1 else b.onnx.Concat(list(parts), axis=axis)
+
+
+def best_of_kept(b: Builder, kept: Value, scores: Value, limit: int) -> tuple[Value, Value, Value]:
+    """The `limit` best of the candidates that NonMaxSuppression kept, by image. What `best_per_row` returns.
+
+    kept i64[S,3] names image, class and candidate, each candidate once; scores f32[N,K] are those of all.
+    """
+    places = b.onnx.Gather(kept, ints(b, 0, 2), axis=1)
+    nothing = b.onnx.ConstantOfShape(b.onnx.Shape(scores), value=(F32, -math.inf))
+    survivors = b.onnx.ScatterND(nothing, places, b.onnx.GatherND(scores, places))
+    return best_per_row(b, survivors, limit)
 
 
 def column(b: Builder, table: Value, index: int) -> Value:

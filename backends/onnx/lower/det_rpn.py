@@ -15,11 +15,13 @@ from detc.passes.conversion import LoweringRule
 from .det_common import (
     F32,
     I64,
-    best_per_row,
+    best_of_kept,
     centre_and_size,
     clip,
     column,
+    concat,
     decode,
+    flatten_maps,
     floats,
     ints,
     magnitude,
@@ -88,7 +90,7 @@ def dense_proposals(b: Builder, node: Node) -> list[Value]:
     """As `grid_proposals`, where the two kinds of maps are one."""
     maps = node.operand_list(0)
     cells = [m.shape[1] // 5 for m in maps if isinstance(m.shape[1], int)]
-    logits, deltas = split(b, _flatten(b, maps, cells, 5), (1, 4), axis=2)
+    logits, deltas = split(b, flatten_maps(b, maps, cells, 5), (1, 4), axis=2)
     return _proposals(b, node, _Head(logits, deltas, maps, cells))
 
 
@@ -113,7 +115,7 @@ def _two_maps(b: Builder, node: Node) -> _Head:
     """The head whose logits and deltas are maps of their own, the node's first two operands."""
     logits, deltas = node.operand_list(0), node.operand_list(1)
     cells = _per_cell(logits)
-    return _Head(_flatten(b, logits, cells, 1), _flatten(b, deltas, cells, 4), logits, cells)
+    return _Head(flatten_maps(b, logits, cells, 1), flatten_maps(b, deltas, cells, 4), logits, cells)
 
 
 def _per_cell(logits: Sequence[Value]) -> list[int]:
@@ -124,23 +126,13 @@ def _per_cell(logits: Sequence[Value]) -> list[int]:
     return known
 
 
-def _flatten(b: Builder, maps: Sequence[Value], cells: list[int], each: int) -> Value:
-    """Maps [N,A*each,h,w] of all levels as f32[N,T,each]."""
-    if len(set(cells)) == 1:
-        # The channels move behind the positions once for all levels.
-        flat = [b.onnx.Reshape(m, ints(b, 0, cells[0] * each, -1)) for m in maps]
-        return b.onnx.Reshape(b.onnx.Transpose(_concat(b, flat, 2), perm=[0, 2, 1]), ints(b, 0, -1, each))
-    moved = [b.onnx.Reshape(b.onnx.Transpose(m, perm=[0, 2, 3, 1]), ints(b, 0, -1, each)) for m in maps]
-    return _concat(b, moved, 1)
-
-
 def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
     levels = len(head.maps)
     im_info = node.operand(len(node.operands) - 1)
     before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
 
     sizes = [b.onnx.Shape(m, start=2, end=4) for m in head.maps]
-    table = b.onnx.Reshape(_concat(b, sizes, 0), ints(b, levels, 2))
+    table = b.onnx.Reshape(concat(b, sizes, 0), ints(b, levels, 2))
     counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *head.cells))
     flat = b.onnx.Squeeze(head.logits, ints(b, 2))
     by_level = [flat] if levels == 1 else list(b.onnx.Split(flat, counts, axis=1))
@@ -152,15 +144,15 @@ def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = (
         values, places = b.onnx.TopK(level, taken[-1], axis=1)
         best.append(values)
         index.append(places)
-    scores = _concat(b, best, 1)  # [N, K]
-    local = _concat(b, index, 1)
-    level_of = _concat(b, [b.onnx.Expand(ints(b, i), count) for i, count in enumerate(taken)], 0)  # [K]
+    scores = concat(b, best, 1)  # [N, K]
+    local = concat(b, index, 1)
+    level_of = concat(b, [b.onnx.Expand(ints(b, i), count) for i, count in enumerate(taken)], 0)  # [K]
 
     offsets = b.onnx.CumSum(counts, b.constant(0, I64), exclusive=1)
     everywhere = b.onnx.Add(local, b.onnx.Gather(offsets, level_of, axis=0))
     chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(everywhere, ints(b, -1)), batch_dims=1)
     if anchors:
-        centre, size = centre_and_size(b, b.onnx.Gather(_concat(b, anchors, 0), everywhere, axis=0))
+        centre, size = centre_and_size(b, b.onnx.Gather(concat(b, anchors, 0), everywhere, axis=0))
     else:
         widths = b.onnx.Gather(table, b.constant(1, I64), axis=1)
         centre, size = _grid_anchors(b, node, local, level_of, widths, head.cells)
@@ -190,16 +182,9 @@ def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = (
         floats(b, float(node.attributes["nms_thresh"])),  # type: ignore[arg-type]
         floats(b, 0.0),
     )  # [S, 3]: image, level, candidate
-    places = b.onnx.Gather(kept, ints(b, 0, 2), axis=1)
-    nothing = b.onnx.ConstantOfShape(b.onnx.Shape(scores), value=(F32, -math.inf))
-    survivors = b.onnx.ScatterND(nothing, places, b.onnx.GatherND(scores, places))
-    rows, values, columns = best_per_row(b, survivors, after)
+    rows, values, columns = best_of_kept(b, kept, scores, after)
     sorted_boxes = b.onnx.GatherND(boxes, b.onnx.Unsqueeze(columns, ints(b, -1)), batch_dims=1)
     return [b.onnx.GatherND(sorted_boxes, rows), b.onnx.GatherND(values, rows), column(b, rows, 0)]
-
-
-def _concat(b: Builder, parts: Sequence[Value], axis: int) -> Value:
-    return parts[0] if len(parts) == 1 else b.onnx.Concat(list(parts), axis=axis)
 
 
 TABLE: dict[str, LoweringRule] = {

@@ -136,6 +136,36 @@ def single_level_rpn() -> Case:
     return Case(build, types, [inputs(1, 6, 5), inputs(2, 9, 3)])
 
 
+def dense(regression: str, cells: int, classes: int, levels: int = 2, threshold: float = 0.3) -> Case:
+    def build(b, *maps):
+        scores, deltas = maps[:levels], maps[levels:]
+        given = b.constant(CELLS[:cells])
+        placed = [b.det.anchors(m, given, stride=4 * 2**i, offset=0.5) for i, m in enumerate(deltas)]
+        options = {"weights": (10.0, 10.0, 5.0, 5.0), "scale_clamp": 4.1} if regression == "deltas" else {}
+        limits = {"topk_candidates": 60, "nms_thresh": 0.5, "topk_per_image": 25}
+        return b.det.dense_inference(
+            list(scores),
+            list(deltas),
+            placed,
+            regression=regression,
+            score_thresh=threshold,
+            **options,
+            **limits,
+        )
+
+    def inputs(n: int, h: int, w: int) -> Inputs:
+        scores = {f"s{i}": torch.rand(n, cells * classes, h >> i, w >> i) for i in range(levels)}
+        return scores | {f"d{i}": torch.randn(n, cells * 4, h >> i, w >> i) for i in range(levels)}
+
+    types = {f"s{i}": f32(N, cells * classes, H // 2**i, W // 2**i) for i in range(levels)}
+    types |= {f"d{i}": f32(N, cells * 4, H // 2**i, W // 2**i) for i in range(levels)}
+    one_empty, all_empty = inputs(2, 8, 6), inputs(1, 4, 4)
+    for level in range(levels):
+        one_empty[f"s{level}"][0] = threshold  # not above it
+        all_empty[f"s{level}"][:] = threshold - 0.2
+    return Case(build, types, [inputs(1, 16, 12), inputs(3, 7, 5), one_empty, all_empty])
+
+
 def detections(classes: int, agnostic: bool, limit: int, threshold: float) -> Case:
     columns = 4 if agnostic else 4 * classes
 
@@ -362,6 +392,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "rpn-grid": lambda: rpn("grid"),
     "rpn-dense": lambda: rpn("dense"),
     "rpn-one-level": single_level_rpn,
+    "dense": lambda: dense("deltas", 3, 4),
+    "dense-distances": lambda: dense("distances", 1, 3),
+    "dense-scaled-distances-one-class": lambda: dense("scaled_distances", 1, 1),
+    "dense-one-level-two-anchors": lambda: dense("deltas", 2, 2, levels=1, threshold=-1.0),
     "detections": lambda: detections(5, False, 17, 0.05),
     "detections-class-agnostic": lambda: detections(5, True, 17, 0.05),
     "detections-one-class": lambda: detections(1, False, 17, 0.3),

@@ -1,0 +1,109 @@
+"""`det.dense_inference`: detections from a head that predicts at every position.
+
+Conventions are detectron2's (modeling/meta_arch/dense_detector.py, retinanet.py, fcos.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from ..errors import IRError
+from ..ops import Fresh, op
+from ..types import TensorType, Type
+from .boxes import apply_deltas, tensor
+
+REGRESSIONS = ("deltas", "distances", "scaled_distances")
+"""How a box is predicted: see `det.dense_inference`."""
+
+
+def _dense_inference_type(
+    scores: tuple[Type, ...], deltas: tuple[Type, ...], anchors: tuple[Type, ...], **rest: object
+) -> tuple[Type, ...]:
+    if not len(scores) == len(deltas) == len(anchors) or not scores:
+        raise IRError(f"{len(scores)} levels of scores, {len(deltas)} of deltas, {len(anchors)} of anchors")
+    if rest["regression"] not in REGRESSIONS:
+        raise IRError(f"regression is one of {', '.join(REGRESSIONS)}, not {rest['regression']!r}")
+    for i, maps in enumerate(zip(scores, deltas, anchors, strict=True)):
+        scored, moved, placed = (
+            tensor(given, rank, what)
+            for given, rank, what in zip(maps, (4, 4, 2), ("scores", "deltas", "anchors"), strict=True)
+        )
+        cells = moved.shape[1]
+        fits = moved.shape[2:] == scored.shape[2:] and placed.shape[1] == 4
+        if isinstance(cells, int) and isinstance(scored.shape[1], int):
+            fits = fits and cells % 4 == 0 and scored.shape[1] % max(cells // 4, 1) == 0
+        if not fits:
+            raise IRError(f"level {i}: the scores {scored}, deltas {moved} and anchors {placed} do not fit")
+    first, found = tensor(scores[0], 4, "scores"), Fresh("detections")
+    index = TensorType(torch.int64, (found,))
+    boxes = tensor(anchors[0], 2, "anchors")
+    return (TensorType(boxes.dtype, (found, 4)), TensorType(first.dtype, (found,)), index, index)
+
+
+@op("det.dense_inference", infer=_dense_inference_type)
+def dense_inference(
+    scores: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    *,
+    regression: str = "deltas",
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
+    scale_clamp: float = math.inf,
+    score_thresh: float,
+    topk_candidates: int,
+    nms_thresh: float,
+    topk_per_image: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From maps of class scores and box regressions to detections.
+
+    A candidate is a pair of an anchor and a class whose score is greater than `score_thresh`; each level of each
+    image gives its `topk_candidates` best. Their boxes are decoded, one suppresses those of its image and class that
+    it overlaps with an IoU greater than `nms_thresh`, and each image keeps its `topk_per_image` best. Boxes are
+    not clipped. Among equal scores the earlier candidate comes first, by level, row, column, anchor and class.
+
+    `regression` says what is predicted for an anchor: "deltas" as `det.apply_deltas` takes them, with its `weights`
+    and `scale_clamp`; "distances" from the anchor's centre to the left, top, right and bottom sides in pixels,
+    negative ones counting as zero; "scaled_distances" the same in sides of the anchor.
+
+    Shapes, per level: scores f32[N,A*K,h,w], K classes for each of A anchors, the classes of one anchor together;
+    deltas f32[N,A*4,h,w]; anchors f32[h*w*A,4].
+    Results: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], by image, then by falling score.
+    """
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for image in range(len(scores[0])):
+        candidates: list[tuple[Tensor, Tensor, Tensor]] = []
+        for score, delta, anchor in zip(scores, deltas, anchors, strict=True):
+            cells = delta.shape[1] // 4
+            per_class = score[image].unflatten(0, (cells, -1)).permute(2, 3, 0, 1).flatten(0, 2)
+            per_anchor = delta[image].unflatten(0, (cells, 4)).permute(2, 3, 0, 1).flatten(0, 2)
+            rows, classes = torch.nonzero(per_class > score_thresh, as_tuple=True)
+            values, best = per_class[rows, classes].sort(descending=True, stable=True)
+            best = best[:topk_candidates]
+            rows, classes = rows[best], classes[best]
+            boxes = _decode(per_anchor[rows], anchor[rows], regression, weights, scale_clamp)
+            candidates.append((boxes, values[:topk_candidates], classes))
+        boxes, values, classes = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+        keep = batched_nms(boxes.float(), values.float(), classes, nms_thresh)
+        if topk_per_image >= 0:
+            keep = keep[:topk_per_image]
+        found.append((boxes[keep], values[keep], classes[keep], torch.full_like(keep, image)))
+    joined = tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    return joined[0], joined[1], joined[2], joined[3]
+
+
+def _decode(
+    deltas: Tensor, anchors: Tensor, regression: str, weights: tuple[float, ...], scale_clamp: float
+) -> Tensor:
+    if regression == "deltas":
+        return apply_deltas(deltas, anchors, weights=weights, scale_clamp=scale_clamp)
+    low, high = anchors.split(2, dim=1)
+    centre = 0.5 * (low + high)
+    before, after = deltas.clamp(min=0).split(2, dim=1)
+    if regression == "scaled_distances":
+        before, after = before * (high - low), after * (high - low)
+    return torch.cat((centre - before, centre + after), dim=1)
