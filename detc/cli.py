@@ -1,4 +1,4 @@
-"""The command line: export, run, show, passes, demo.
+"""The command line: export, run, show, passes, opt, bisect, demo.
 
 What the user can mend is one message, `detc: error: ...`, and exit status 2; a check that finds a difference is
 status 1. A fault of detc's own keeps its traceback.
@@ -23,6 +23,7 @@ from typing import NoReturn
 from rich_argparse import RichHelpFormatter
 
 from .terminal import Stages, output, print_blocks
+from .workbench.options import add_bisect_options, add_opt_options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    stages = Stages(live=not getattr(options, "print_after", None))
+    stages = Stages(
+        live=not any(
+            getattr(options, name, None) for name in ("print_before", "print_after", "print_changed")
+        )
+    )
     try:
         # Most commands need torch in the end, and its import is the first thing that takes long.
         with stages.stage("import torch"):
@@ -74,7 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     show = _command(commands, "show", _show, "Print the captured IR of a detector.")
     _add_model_options(show)
-    _command(commands, "passes", _passes, "List the targets and the passes of their pipelines.")
+    passes = _command(commands, "passes", _passes, "List the targets and the passes of their pipelines.")
+    passes.add_argument("--explain", metavar="PASS", help="what a pass does, its options, its rules")
+    passes.add_argument(
+        "--pass-file", metavar="FILE", type=Path, action="append", default=[],
+        help="a Python file that defines passes; it is run",
+    )  # fmt: skip
+    _add_workbench(commands)
     demo = _command(
         commands,
         "demo",
@@ -153,6 +164,16 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     )  # fmt: skip
 
 
+def _add_workbench(commands: argparse._SubParsersAction[_Parser]) -> None:
+    opt = _command(commands, "opt", _opt, "Run any passes over a graph, watch and check them.")
+    add_opt_options(opt)
+    bisect = _command(
+        commands, "bisect", _bisect,
+        "Find the pass, and the rewrite in it, that breaks a graph; write the smallest graph that shows it.",
+    )  # fmt: skip
+    add_bisect_options(bisect)
+
+
 def _class_names(options: argparse.Namespace) -> list[str] | None:
     from detc.ir import InputError
 
@@ -223,12 +244,36 @@ def _show(options: argparse.Namespace, stages: Stages) -> int:
     return 0
 
 
-def _passes(_: argparse.Namespace, stages: Stages) -> int:
+def _passes(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
-        from .targets import pass_tables
+        from detc.passes import find_pass, load_entry_points, load_pass_file
 
-    print_blocks(*pass_tables())
+        from .targets import other_passes, pass_tables
+        from .workbench.tables import explain
+
+    load_entry_points()
+    for file in options.pass_file:
+        load_pass_file(file)
+    print_blocks(
+        *(explain(find_pass(options.explain)) if options.explain else (*pass_tables(), *other_passes()))
+    )
     return 0
+
+
+def _opt(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .workbench.faults import reported
+        from .workbench.opt import opt
+
+    return reported(lambda: opt(options, stages))
+
+
+def _bisect(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .workbench.bisecting import run_bisect
+        from .workbench.faults import reported
+
+    return reported(lambda: run_bisect(options, stages))
 
 
 def _demo(options: argparse.Namespace, stages: Stages) -> int:

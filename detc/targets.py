@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from detc.ir import InputError
-from detc.passes import Pass
+from detc.passes import Pass, known_passes
 
 from .api import TARGETS, pipeline
 from .terminal import table
@@ -26,6 +26,17 @@ def pass_tables() -> Iterator[Table]:
         made = table("#", "pass", "what it does", "when", title=f"target {target}", right=("#",))
         for number, (step, when) in enumerate(_merged(target), 1):
             made.add_row(str(number), step.spec, step.summary, when)
+        yield made
+
+
+def other_passes() -> Iterator[Table]:
+    """The passes that stand in no target's pipeline: a user's, and those that one asks for."""
+    standing = {type(step) for target in TARGETS for step, _ in _merged(target)}
+    made = table("pass", "what it does", "from", title="other passes")
+    for name, item in known_passes().items():
+        if item not in standing:
+            made.add_row(name, item.pass_summary(), item.__module__)
+    if made.row_count:
         yield made
 
 

@@ -54,6 +54,8 @@ SPECS: dict[str, Spec] = {
         _spec("onnx", "onnx"),
         _spec("caffe2", "caffe2"),
         _spec("torchscript", "aten", "torchvision"),
+        # A lowering that was stopped half way, to find its first wrong rewrite.
+        _spec("mixed", "aten", "torchvision", "instances", "det", "onnx", "caffe2", tensors_only=False),
     )
 }
 

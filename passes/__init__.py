@@ -7,7 +7,7 @@ written as `RewriteRule`s and applied by `apply_rules`; lowerings to a target as
 from .anchors import FuseAnchors
 from .base import Context, NoMatch, Pass, PassRun, RuleCount, attribute, erase_if_unused
 from .batch_norm import FoldBatchNorm
-from .bisect import Culprit, bisect
+from .bisect import Culprit, Rewrite, bisect
 from .canonicalize import Canonicalize
 from .cleanup import CommonSubexpressions, DeadCode
 from .compare import (
@@ -22,16 +22,21 @@ from .compare import (
 )
 from .constants import FoldConstants
 from .conversion import Conversion, LoweringRule, Sizes
-from .dump import DumpIR, load_dump
+from .dump import DumpIR
+from .files import load_graph, load_inputs, save_graph
 from .fuse import Fuse
+from .honesty import ExpensiveChecks, HonestyError
 from .instances import FLAT_NAMES, FlattenInstances, flat_names
 from .numerics import CheckNumerics, DivergenceError, PassReport
-from .observers import CountNodes, Observer, PrintAfter, PrintChanged, Timing, VerifyEach
+from .observers import CountNodes, Observer, PrintAfter, PrintBefore, PrintChanged, Timing, VerifyEach
 from .patterns import Match, NodePattern, Pattern, PatternBuilder
 from .pipeline import PassError, Pipeline
 from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
-from .rewrite import RewriteRule, apply_rules
+from .reduce import Reproducer, reduce
+from .registry import find_pass, known_passes, load_entry_points, load_pass_file, parse_pass, parse_passes
+from .rewrite import RewriteRule, apply_rules, summaries
 from .rpn_head import FuseRpnHead
+from .slicing import Slice, extract
 
 __all__ = [
     "FLAT_NAMES",
@@ -47,12 +52,14 @@ __all__ = [
     "DetectionReport",
     "DivergenceError",
     "DumpIR",
+    "ExpensiveChecks",
     "FlattenInstances",
     "FoldBatchNorm",
     "FoldConstants",
     "Fuse",
     "FuseAnchors",
     "FuseRpnHead",
+    "HonestyError",
     "KeepRoiMasks",
     "LoweringRule",
     "Match",
@@ -68,12 +75,16 @@ __all__ = [
     "PatternBuilder",
     "Pipeline",
     "PrintAfter",
+    "PrintBefore",
     "PrintChanged",
     "Reference",
     "RemovePostprocess",
+    "Reproducer",
+    "Rewrite",
     "RewriteRule",
     "RuleCount",
     "Sizes",
+    "Slice",
     "Timing",
     "Tolerances",
     "VerifyEach",
@@ -84,7 +95,18 @@ __all__ = [
     "compare_detections",
     "detection_groups",
     "erase_if_unused",
+    "extract",
+    "find_pass",
     "flat_names",
     "flatten_outputs",
-    "load_dump",
+    "known_passes",
+    "load_entry_points",
+    "load_graph",
+    "load_inputs",
+    "load_pass_file",
+    "parse_pass",
+    "parse_passes",
+    "reduce",
+    "save_graph",
+    "summaries",
 ]

@@ -6,9 +6,11 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from detc.ir import Attribute, Builder, Graph, IRError, Node, freeze
+from detc.ir.printer import format_string
 
 
 class NoMatch(Exception):
@@ -48,11 +50,22 @@ class Context:
         pass_name: the running pass, recorded on every node that it makes.
         rules: per (pass, rule) the counts of matches and refusals.
         runs: what each pass did, in order.
+        rewrites: the names of the running pass's rewrites so far, in order.
+        limit: how many rewrites a pass may do, all if None: with it the bisector finds the first wrong one.
     """
 
     pass_name: str = ""
     rules: dict[tuple[str, str], RuleCount] = field(default_factory=dict)
     runs: list[PassRun] = field(default_factory=list)
+    rewrites: list[str] = field(default_factory=list)
+    limit: int | None = None
+
+    def may_rewrite(self, rule: str) -> bool:
+        """Whether the running pass may do one more rewrite, by that rule; a pass asks right before it does it."""
+        if self.limit is not None and len(self.rewrites) >= self.limit:
+            return False
+        self.rewrites.append(rule)
+        return True
 
     def count(self, rule: str) -> RuleCount:
         """The counts of one rule of the running pass."""
@@ -66,29 +79,52 @@ class Context:
 class Pass(ABC):
     """A step of a pipeline. Subclasses are frozen dataclasses; the fields are the options."""
 
+    @classmethod
+    def pass_name(cls) -> str:
+        """The class's name in kebab case: FoldBatchNorm -> fold-batch-norm."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
     @property
     def name(self) -> str:
-        """The class's name in kebab case: FoldBatchNorm -> fold-batch-norm."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(self).__name__).lower()
+        """`pass_name`, of an instance."""
+        return self.pass_name()
 
     @property
     def spec(self) -> str:
         """Name and options that differ from their defaults: `fold-batch-norm{eps=1e-05}`."""
         given = [
-            f"{f.name}={getattr(self, f.name)!r}"
+            f"{f.name}={_written(getattr(self, f.name))}"
             for f in fields(self)  # type: ignore[arg-type]
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}{{{','.join(given)}}}" if given else self.name
 
+    @classmethod
+    def pass_summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n", 1)[0]
+
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
-        return (type(self).__doc__ or "").strip().split("\n", 1)[0]
+        """`pass_summary`, of an instance."""
+        return self.pass_summary()
+
+    @property
+    def rules(self) -> Mapping[str, str]:
+        """The names of its rewrite rules as the statistics have them, each with one line of what it does."""
+        return {}
 
     @abstractmethod
     def apply(self, graph: Graph, context: Context) -> bool:
         """Change the graph in place. Returns whether it changed anything."""
+
+
+def _written(option: object) -> str:
+    if isinstance(option, str):
+        return format_string(option)
+    if isinstance(option, tuple):
+        return f"({', '.join(map(_written, option))}{',' * (len(option) == 1)})"
+    return repr(option)
 
 
 def attribute(node: Node, name: str) -> Attribute:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from detc.ir import Builder, Constant, Graph, IRError, Node, Value
 
 from .base import Context, NoMatch, Pass, attribute
 from .patterns import Match, NodePattern, Pattern, PatternBuilder
-from .rewrite import RewriteRule, apply_rules
+from .rewrite import RewriteRule, apply_rules, summaries
 
 CONVOLUTIONS = (
     "aten.conv1d",
@@ -46,6 +46,11 @@ class FoldBatchNorm(Pass):
     written out. A batch norm that stands alone becomes a multiplication and an addition. The arithmetic is in
     float64, and the result has the weight's dtype. The model's own weights stay as they are.
     """
+
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries(AFFINE_RULES)
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:

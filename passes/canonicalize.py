@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from detc.ir import Attribute, Builder, Constant, Graph, Value
 
 from .base import Context, NoMatch, Pass, attribute
 from .patterns import Match, NodePattern, Pattern, PatternBuilder
-from .rewrite import RewriteRule, apply_rules
+from .rewrite import RewriteRule, apply_rules, summaries
 from .views import VIEW_RULES, AsReshape, ToOperand, permutation, readable_sizes
 
 
@@ -36,6 +36,11 @@ class Canonicalize(Pass):
     products with a transposed matrix that a tracer has taken apart become `aten.conv2d`, `aten.batch_norm`,
     `aten.max_pool2d` and `aten.linear`.
     """
+
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries((*IDENTITY_RULES, *VIEW_RULES, AsReshape(), *FORM_RULES))
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:

@@ -66,12 +66,13 @@ class CommonSubexpressions(Pass):
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        return _Merger(graph).run()
+        return _Merger(graph, context).run()
 
 
 class _Merger:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, context: Context) -> None:
         self._graph = graph
+        self._context = context
         self._seen: dict[Hashable, Node] = {}
         self._sizes: dict[str, Dim] = {}
         self._symbols: dict[Type, frozenset[str]] = {}
@@ -101,7 +102,7 @@ class _Merger:
             return False
         self._safe.add(twin)
         sizes = self._same_sizes(node, twin)
-        if sizes is None:
+        if sizes is None or not self._context.may_rewrite(node.op.name):
             return False
         self._sizes.update(sizes)
         for mine, theirs in zip(node.results, twin.results, strict=True):

@@ -132,19 +132,33 @@ def _compare_tensors(name: str, expected: Tensor, actual: Tensor, tolerances: To
         raise Mismatch(name, f"the shape is {list(actual.shape)}, not {list(expected.shape)}")
     if expected.dtype != actual.dtype:
         raise Mismatch(name, f"the dtype is {actual.dtype}, not {expected.dtype}")
+    difference, wrong = _elementwise(expected, actual, tolerances)
+    if wrong.any():
+        at = int(wrong.double().argmax())
+        count = int(wrong.sum())
+        pair = f"{_element(actual, at):.6g} for {_element(expected, at):.6g}"
+        raise Mismatch(name, f"{count} of {wrong.numel()} elements, such as {pair}")
+    return float(difference.max()) if difference.numel() else 0.0
+
+
+def tensor_difference(expected: Tensor, actual: Tensor, tolerances: Tolerances) -> tuple[float, bool]:
+    """The largest difference of two tensors of one shape and dtype, and whether all are within the tolerances."""
+    difference, wrong = _elementwise(expected, actual, tolerances)
+    return (float(difference.max()) if difference.numel() else 0.0), not bool(wrong.any())
+
+
+def _elementwise(expected: Tensor, actual: Tensor, tolerances: Tolerances) -> tuple[Tensor, Tensor]:
     left, right = expected.double(), actual.double()
     # nan where nan is expected is no difference, anything else that is not finite is.
     same = (left == right) | (torch.isnan(left) & torch.isnan(right))
     difference = torch.where(same, 0.0, (left - right).abs())
     exact = not expected.dtype.is_floating_point
     allowed = 0.0 if exact else tolerances.atol + tolerances.rtol * left.abs()
-    wrong = ~same & ~(torch.isfinite(difference) & (difference <= allowed))
-    if wrong.any():
-        at = int(wrong.double().argmax())
-        count = int(wrong.sum())
-        pair = f"{right.flatten()[at].item():.6g} for {left.flatten()[at].item():.6g}"
-        raise Mismatch(name, f"{count} of {wrong.numel()} elements, such as {pair}")
-    return float(difference.max()) if difference.numel() else 0.0
+    return difference, ~same & ~(torch.isfinite(difference) & (difference <= allowed))
+
+
+def _element(tensor: Tensor, index: int) -> float:
+    return float(tensor.flatten()[index])
 
 
 @dataclass(frozen=True)

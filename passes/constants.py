@@ -49,6 +49,8 @@ class FoldConstants(Pass):
             except NoMatch as refusal:
                 count.refused[refusal.reason] += 1
                 continue
+            if not context.may_rewrite("FoldConstants"):
+                break
             count.matched += 1
             changed = True
             for value, result in zip(node.results, results, strict=True):

@@ -6,6 +6,7 @@ without a rule, or whose rule refuses, is reported with its module path; all of 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
@@ -58,9 +59,14 @@ class Conversion(Pass):
     """The graph's level afterwards."""
 
     @property
+    @abstractmethod
     def table(self) -> Mapping[str, LoweringRule]:
         """Op name -> rule."""
-        raise NotImplementedError
+
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return {name: f"{name}  ->  {self.target}.*" for name in sorted(self.table)}
 
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Builder:
         """The builder that rules get. Override it to give them more."""
@@ -73,8 +79,11 @@ class Conversion(Pass):
         for value in graph.inputs:
             sizes.learn(value)
         refused: list[str] = []
+        stopped = False
         changed = graph.level != self.level
         for node in graph:
+            if node.op.dialect != self.target and (stopped := not context.may_rewrite(node.op.name)):
+                break
             if node.op.dialect != self.target:
                 problem = self._convert(graph, node, table, sizes, context)
                 if problem:
@@ -86,7 +95,7 @@ class Conversion(Pass):
         if refused:
             lines = "\n  ".join(refused)
             raise UnsupportedError(f"{len(refused)} ops have no lowering to {self.target}:\n  {lines}")
-        graph.level = self.level
+        graph.level = "mixed" if stopped else self.level
         graph.prune_weights()
         return changed
 

@@ -1,4 +1,4 @@
-"""Writing the IR between passes to files, and reading such a file back."""
+"""Writing the IR between passes to files. `files` reads such a file back."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from typing_extensions import override
 
-from detc.ir import Constant, Graph, InputError, ParseError, parse_graph, print_graph
+from detc.ir import Constant, Graph, InputError, print_graph
 
 from .base import Pass
+from .files import WEIGHTS_FILE, write_tensors
 from .observers import Observer
 
-WEIGHTS_FILE = "weights.safetensors"
 _MARK = {"written_by": "detc DumpIR"}
 _OWN_FILE = re.compile(r"\d{3}_[\w-]+\.ir$")
 
@@ -27,7 +26,7 @@ class DumpIR(Observer):
 
     The first file is named after the graph's level. A weight that has other data than an earlier stage's
     weight of its name gets a name of its own in the dump, so the file holds every stage's. Files of an
-    earlier dump in the folder are replaced, others stay. `load_dump` reads a file back.
+    earlier dump in the folder are replaced, others stay. `load_graph` reads a file back.
 
     Errors:
         InputError: the folder cannot be written to, or holds a `weights.safetensors` of another origin.
@@ -57,15 +56,7 @@ class DumpIR(Observer):
     def finish(self) -> None:
         if not self._started:
             return  # The folder is not this dump's.
-        target = self.folder / WEIGHTS_FILE
-        beside = target.with_suffix(".partial")
-        try:
-            save_file(_apart(self._weights), beside, metadata=_MARK)
-            os.replace(beside, target)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"cannot write {target}: {error}") from None
-        finally:
-            beside.unlink(missing_ok=True)
+        write_tensors(self._weights, self.folder / WEIGHTS_FILE, _MARK)
 
     def _clear(self) -> None:
         weights = self.folder / WEIGHTS_FILE
@@ -97,34 +88,6 @@ class DumpIR(Observer):
         return renamed
 
 
-def load_dump(path: str | os.PathLike[str]) -> Graph:
-    """The graph of one dumped file, with the weights that lie beside it (without data where they are
-    missing).
-
-    Errors:
-        InputError: the file cannot be read.
-        ParseError: it is no IR.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ParseError(f"{file} is no text") from None
-    weights: dict[str, torch.Tensor] = {}
-    beside = file.parent / WEIGHTS_FILE
-    if beside.exists():
-        try:
-            with safe_open(beside, framework="pt") as stored:
-                # Of all stages' weights only those that this text names are read.
-                names = set(parse_graph(text).weights).intersection(stored.keys())
-                weights = {name: stored.get_tensor(name) for name in names}
-        except SafetensorError as error:
-            raise InputError(f"cannot read {beside}: {error}") from None
-    return parse_graph(text, weights)
-
-
 def _is_own(path: Path) -> bool:
     try:
         with safe_open(path, framework="pt") as stored:
@@ -139,20 +102,6 @@ def _is_same(kept: torch.Tensor, data: torch.Tensor) -> bool:
     if kept.shape != data.shape or kept.dtype != data.dtype:
         return False
     return kept.data_ptr() == data.data_ptr() or torch.equal(kept, data)
-
-
-def _apart(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors as the file format wants them: contiguous, none in another's storage."""
-    taken: set[int] = set()
-    result: dict[str, torch.Tensor] = {}
-    for name, tensor in weights.items():
-        storage = tensor.untyped_storage()
-        whole = tensor.is_contiguous() and storage.nbytes() == tensor.numel() * tensor.element_size()
-        if not whole or storage.data_ptr() in taken:
-            tensor = tensor.detach().clone(memory_format=torch.contiguous_format)  # noqa: PLW2901
-        taken.add(storage.data_ptr())
-        result[name] = tensor.detach()
-    return result
 
 
 def _with_names(graph: Graph, renamed: dict[str, str]) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from detc.ir import Attribute, Builder, Constant, Graph, Node, Value
 from .base import Context, NoMatch, Pass, attribute
 from .batch_norm import AFFINE_RULES, CONVOLUTIONS, LINEAR, BatchNormAsAffine, add_folded, constant
 from .patterns import Match, NodePattern, Pattern, PatternBuilder
-from .rewrite import RewriteRule, apply_rules
+from .rewrite import RewriteRule, apply_rules, summaries
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,25 @@ class Fuse(Pass):
         %3: f32[N,8,H,W] = aten.conv2d(%x, @weight_folded:f32[8,3,3,3], @bias_folded:f32[8], padding=(1, 1))
 
     Attributes:
-        merge_parallel: also make one convolution or linear layer of two that have the same operand and
-        settings,
+        merge_parallel: also make one convolution or linear layer of two that have the same operand and settings,
             and split its result. Worth it where calls cost more than copying the result in two.
     """
 
     merge_parallel: bool = False
 
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries(self._rules())
+
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        rules = [*FUSE_RULES, *(rule for rule in AFFINE_RULES if not isinstance(rule, BatchNormAsAffine))]
-        if self.merge_parallel:
-            rules.append(MergeParallel())
-        changed = apply_rules(graph, rules, context)
+        changed = apply_rules(graph, self._rules(), context)
         return graph.prune_weights() or changed
+
+    def _rules(self) -> list[RewriteRule]:
+        rules = [*FUSE_RULES, *(rule for rule in AFFINE_RULES if not isinstance(rule, BatchNormAsAffine))]
+        return [*rules, MergeParallel()] if self.merge_parallel else rules
 
 
 class _MergeConstants(RewriteRule):

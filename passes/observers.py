@@ -47,29 +47,84 @@ class VerifyEach(Observer):
         verify(graph, after=pass_.name)
 
 
-class PrintAfter(Observer):
-    """Prints the whole graph after the named passes, or after all."""
+def comes_from(node: Node, module: str | None) -> bool:
+    """Whether a node comes from the module of that path, or from inside it. None stands for the whole model."""
+    return module is None or node.source == module or node.source.startswith(f"{module}.")
 
-    def __init__(self, names: Collection[str] | Literal["all"] = "all", stream: TextIO | None = None) -> None:
+
+class _Print(Observer):
+    """Base of the observers that print graphs, of the named passes or of all.
+
+    With `module`, only nodes of that part of the model are printed.
+    """
+
+    def __init__(
+        self,
+        names: Collection[str] | Literal["all"] = "all",
+        stream: TextIO | None = None,
+        *,
+        module: str | None = None,
+    ) -> None:
         self._names = names
         self._stream = stream
+        self._module = module
+
+    def _show(self, when: str, graph: Graph, pass_: Pass, index: int) -> None:
+        if self._names == "all" or pass_.name in self._names:
+            lines = "\n".join(graph_lines(graph, self._module))
+            print(f"# {when} {index:03d} {pass_.spec}\n{lines}\n", file=self._stream or sys.stdout)
+
+
+class PrintBefore(_Print):
+    """Prints the graph before the named passes, or before all."""
+
+    @override
+    def before(self, graph: Graph, pass_: Pass, index: int) -> None:
+        self._show("before", graph, pass_, index)
+
+
+class PrintAfter(_Print):
+    """Prints the graph after the named passes, or after all."""
 
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
-        if self._names == "all" or pass_.name in self._names:
-            stream = self._stream or sys.stdout
-            print(f"# after {index:03d} {pass_.spec}\n{print_graph(graph)}", file=stream)
+        self._show("after", graph, pass_, index)
+
+
+def graph_lines(graph: Graph, module: str | None = None) -> Iterator[str]:
+    """The graph as text, line by line; with `module` only the nodes of that part, and how many stand in between."""
+    if module is None:
+        yield from print_graph(graph).splitlines()
+        return
+    printer = GraphPrinter(graph)
+    yield f"graph {graph.name} (level={graph.level}) {{"
+    left_out = 0
+    for node in graph:
+        if not comes_from(node, module):
+            left_out += 1
+            continue
+        if left_out:
+            yield f"  # ... {left_out} nodes"
+        left_out = 0
+        yield f"  {printer.node(node)}"
+    if left_out:
+        yield f"  # ... {left_out} nodes"
+    yield "}"
 
 
 class PrintChanged(Observer):
     """Prints, after each pass, the lines of the nodes that it took away, changed or made.
 
-    A value keeps the name that it is first printed with, so that nothing seems changed that is not.
+    A value keeps the name that it is first printed with, so that nothing seems changed that is not. With `module`,
+    only nodes of that part of the model are looked at.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, color: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, color: bool = False, module: str | None = None
+    ) -> None:
         self._stream = stream
         self._color = color
+        self._module = module
         self._names: dict[Value, str] = {}
         self._taken: set[str] = set()
         self._lines: dict[object, str] = {}
@@ -99,13 +154,17 @@ class PrintChanged(Observer):
             if value not in self._names:
                 self._names[value] = self._fresh(name)
         printer.names = self._names
-        lines: dict[object, str] = {"level": f"level={graph.level}"}
-        for value in graph.inputs:
-            lines[value] = f"input {printer.value(value)}: {value.type}"
+        lines: dict[object, str] = {}
+        if self._module is None:
+            lines["level"] = f"level={graph.level}"
+            for value in graph.inputs:
+                lines[value] = f"input {printer.value(value)}: {value.type}"
         for node in graph:
-            lines[node] = printer.node(node)
-        for name, value in graph.outputs.items():
-            lines["output", name] = f"return {name}={printer.value(value)}"
+            if comes_from(node, self._module):
+                lines[node] = printer.node(node)
+        if self._module is None:
+            for name, value in graph.outputs.items():
+                lines["output", name] = f"return {name}={printer.value(value)}"
         return lines
 
     def _fresh(self, name: str) -> str:

@@ -201,6 +201,7 @@ class Pipeline(MutableSequence[Pass]):
 @paused_collector()
 def _apply(graph: Graph, item: Pass, index: int, context: Context) -> bool:
     context.pass_name = item.name
+    context.rewrites = []
     nodes, start = len(graph), time.perf_counter()
     try:
         changed = item.apply(graph, context)

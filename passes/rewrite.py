@@ -56,6 +56,11 @@ class RewriteRule(ABC):
         """The class's name."""
         return type(self).__name__
 
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (type(self).__doc__ or "").strip().split("\n", 1)[0]
+
     def check(self, m: Match) -> None:  # noqa: B027 (most rules need no check)
         """Refuse, by raising NoMatch(why), what the pattern cannot express."""
 
@@ -68,6 +73,11 @@ class RewriteRule(ABC):
         The builder gives new nodes the first root's source and the pass's name. Operands must be values that
         are computed before all roots: those that the pattern matched are.
         """
+
+
+def summaries(rules: Iterable[RewriteRule]) -> dict[str, str]:
+    """Each rule's name and summary."""
+    return {rule.name: rule.summary for rule in rules}
 
 
 def apply_rules(graph: Graph, rules: Iterable[RewriteRule], context: Context) -> bool:
@@ -147,6 +157,9 @@ class _Driver:
             self._check_order(rule, new, values, anchor, several=len(match.roots) > 1)
         except NoMatch as refusal:
             count.refused[refusal.reason] += 1
+            self._take_back(before, anchor, weights)
+            return False
+        if not self._context.may_rewrite(rule.name):
             self._take_back(before, anchor, weights)
             return False
         count.matched += 1

@@ -44,8 +44,7 @@ def readable_sizes(graph: Graph) -> frozenset[str]:
 
 
 class AsReshape(RewriteRule):
-    """flatten, view, squeeze, unsqueeze, unflatten, reshape  ->  aten.reshape(x, shape=the result's own
-    shape)
+    """flatten, view, squeeze, unsqueeze, unflatten, reshape  ->  aten.reshape(x, shape=its own shape)
 
     A size that the running graph cannot read off any tensor is written -1, if all others are numbers.
     """

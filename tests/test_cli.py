@@ -73,7 +73,7 @@ def test_export_with_everything(detc_command: Command, tmp_path: Path) -> None:
 
     dumped = sorted(path.name for path in (tmp_path / "ir").iterdir())
     assert dumped[0] == "000_captured.ir" and "002_flatten-instances.ir" in dumped
-    assert detc.load_dump(tmp_path / "ir" / dumped[0]).level == "captured"
+    assert detc.load_graph(tmp_path / "ir" / dumped[0]).level == "captured"
     assert detc.load_artifact(tmp_path / "model.onnx").class_names == ["circle", "square", "triangle"]
 
 

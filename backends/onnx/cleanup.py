@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from typing_extensions import override
 from detc.ir import Builder, Constant, Graph, Node, Value
 from detc.passes.base import Context, NoMatch, Pass
 from detc.passes.patterns import Match, NodePattern, Pattern, PatternBuilder
-from detc.passes.rewrite import RewriteRule, apply_rules
+from detc.passes.rewrite import RewriteRule, apply_rules, summaries
 
 _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
 _EXACT_INTO: dict[torch.dtype, set[torch.dtype]] = {
@@ -38,6 +38,11 @@ class CleanUpOnnx(Pass):
     After:
         %4: f32[N,8*H*W] = onnx.Reshape(%x, i64[2]{0, -1})
     """
+
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries(RULES)
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:

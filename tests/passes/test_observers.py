@@ -33,7 +33,7 @@ from detc.passes import (
     RemovePostprocess,
     Timing,
     bisect,
-    load_dump,
+    load_graph,
 )
 from tests.checks import graph_of, joined, random_inputs
 from tests.detection import detector, detector_inputs
@@ -72,7 +72,7 @@ def test_dumps_are_numbered_and_read_back(tmp_path: Path) -> None:
     result = Pipeline(PIPELINE).run(graph, [DumpIR(folder)])
     names = ["000_captured.ir", "001_canonicalize.ir", "002_fold-batch-norm.ir", "003_dead-code.ir"]
     assert sorted(path.name for path in folder.iterdir()) == [*names, "weights.safetensors"]
-    first, last = load_dump(folder / names[0]), load_dump(folder / names[-1])
+    first, last = load_graph(folder / names[0]), load_graph(folder / names[-1])
     assert difference(first, graph) is None
     assert difference(last, result) is None
     assert list(first.weights) == ["c.weight"]
@@ -82,7 +82,7 @@ def test_dumps_are_numbered_and_read_back(tmp_path: Path) -> None:
 def test_a_weight_that_changes_gets_a_name_of_its_own(tmp_path: Path) -> None:
     graph = graph_of(TEXT)
     result = Pipeline([Scale(), Scale()]).run(graph, [DumpIR(tmp_path)])
-    stages = [load_dump(path) for path in sorted(tmp_path.glob("*.ir"))]
+    stages = [load_graph(path) for path in sorted(tmp_path.glob("*.ir"))]
     assert [list(stage.weights) for stage in stages] == [["c.weight"], ["c.weight__001"], ["c.weight__002"]]
     original = graph.weights["c.weight"].data
     for stage, factor in zip(stages, (1.0, 1.5, 2.25), strict=True):
@@ -98,7 +98,7 @@ def test_weights_that_share_storage_are_written(tmp_path: Path) -> None:
         graph.add_weight(name, view)
     graph.set_outputs({"out": graph.outputs["out"], **dict(list(graph.weights.items())[1:])})
     Pipeline([DeadCode()]).run(graph, [DumpIR(tmp_path)])
-    again = load_dump(tmp_path / "000_captured.ir")
+    again = load_graph(tmp_path / "000_captured.ir")
     assert difference(graph, again) is None
     for name, weight in again.weights.items():
         assert torch.equal(weight.data, graph.weights[name].data)
@@ -139,24 +139,24 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_what_failed_is_dumped_too(tmp_path: Path) -> None:
     with pytest.raises(VerificationError):
         Pipeline([Scale(level="onnx")]).run(graph_of(TEXT), [DumpIR(tmp_path)])
-    assert load_dump(tmp_path / "001_scale.ir").level == "onnx"
+    assert load_graph(tmp_path / "001_scale.ir").level == "onnx"
     assert (tmp_path / "weights.safetensors").exists()
 
 
 def test_files_that_are_no_dumps(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
-        load_dump(tmp_path / "000_captured.ir")
+        load_graph(tmp_path / "000_captured.ir")
     (tmp_path / "text.ir").write_text("hello")
     with pytest.raises(ParseError, match="line 1"):
-        load_dump(tmp_path / "text.ir")
+        load_graph(tmp_path / "text.ir")
     (tmp_path / "binary.ir").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ParseError, match="is no text"):
-        load_dump(tmp_path / "binary.ir")
+        load_graph(tmp_path / "binary.ir")
     (tmp_path / "text.ir").write_text(print_graph(graph_of(TEXT)))
-    assert load_dump(tmp_path / "text.ir").weights["c.weight"].data.is_meta
+    assert load_graph(tmp_path / "text.ir").weights["c.weight"].data.is_meta
     (tmp_path / "weights.safetensors").write_bytes(b"garbage")
     with pytest.raises(InputError, match="cannot read"):
-        load_dump(tmp_path / "text.ir")
+        load_graph(tmp_path / "text.ir")
 
 
 # Printing

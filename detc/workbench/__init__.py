@@ -1,0 +1,1 @@
+"""The commands for those who write passes: opt, bisect, passes --explain."""
