@@ -14,7 +14,8 @@ from torch import Tensor
 from detc.frontend.structures import Boxes, Instances, RotatedBoxes
 from detc.ir import Condition, Graph, InputError
 from detc.ir.dialects.instances import InstancesBatch
-from detc.ir.dialects.masks import paste_masks, postprocess
+from detc.ir.dialects.masks import paste_masks
+from detc.ir.dialects.postprocess import postprocess
 
 from .images import model_input
 

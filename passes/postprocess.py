@@ -23,7 +23,7 @@ from detc.ir import (
     Value,
     infer_types,
 )
-from detc.ir.dialects.masks import BOX_FIELDS
+from detc.ir.dialects.postprocess import BOX_FIELDS, BOX_OPS
 from detc.ir.ops import FRESH_PREFIX
 from detc.ir.types import substitute_type, tensors_of, type_symbols
 
@@ -170,6 +170,7 @@ class DecomposePostprocess(Pass):
         %s: f32[detections,4] = det.rescale_boxes(%b, %i, %im_info, %output_size)
         %k: i64[kept] = det.nonempty(%s)
         %b2: f32[kept,4] = aten.index_select(%s, %k, dim=0)                       # and so each field
+        %p2: f32[kept,K,3] = det.rescale_keypoints(%p, %i2, %im_info, %output_size)
         %m2: bool[kept,h,w] = det.paste_masks(%m, %b2, %i2, %output_size, threshold=0.5)
         %r: instances<...> = instances.make([%b2, ...], names=("pred_boxes", ...))
     """
@@ -194,11 +195,19 @@ def _decompose(graph: Graph, node: Node, context: Context) -> None:
     boxes = next((name for name in BOX_FIELDS if name in fields), None)
     if boxes is None:
         raise IRError(f"instances without boxes ({', '.join(BOX_FIELDS)}) cannot be postprocessed")
-    fields[boxes] = b.det.rescale_boxes(fields[boxes], fields["batch_index"], im_info, output_size)
-    rows: Value = b.det.nonempty(fields[boxes])
+    columns = fields[boxes].shape[1]
+    if not isinstance(columns, int) or columns not in BOX_OPS:
+        raise IRError(f"boxes {fields[boxes].type} cannot be postprocessed")
+    rescale, nonempty = BOX_OPS[columns]
+    fields[boxes] = b.call(rescale, fields[boxes], fields["batch_index"], im_info, output_size)
+    rows: Value = b.call(nonempty, fields[boxes])
     # The new rows are the ones that the old node gave; they keep their name.
     rows.type = rows.tensor_type.with_shape(after.fields[0][1].shape[0])
     fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}
+    if "pred_keypoints" in fields:
+        fields["pred_keypoints"] = b.det.rescale_keypoints(
+            fields["pred_keypoints"], fields["batch_index"], im_info, output_size
+        )
     if "pred_masks" in fields and attribute(node, "paste"):
         fields["pred_masks"] = _paste(b, fields, node, after.field("pred_masks"))
     made = b.instances.make(list(fields.values()), names=tuple(fields))

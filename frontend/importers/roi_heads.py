@@ -15,65 +15,87 @@ def roi_pooler(
 ) -> Value:
     """Each box's features [R,C,oh,ow]."""
     levels = list(pooler.level_poolers)
-    kind = type(levels[0]).__name__
+    kind, build = type(levels[0]).__name__, capture.build
+    options: dict[str, Any] = {
+        "output_size": tuple(int(s) for s in pooler.output_size),
+        "scales": tuple(float(level.spatial_scale) for level in levels),
+        "sampling_ratio": int(getattr(levels[0], "sampling_ratio", 0)),
+        "canonical_box_size": int(pooler.canonical_box_size),
+        "canonical_level": int(pooler.canonical_level),
+    }
+    pooled: Value
+    if kind == "ROIAlignRotated":
+        pooled = build.det.rotated_roi_pool(features, boxes, batch_index, **options)
+        return pooled
     if kind == "ROIAlign":
         pooler_type = "ROIAlignV2" if levels[0].aligned else "ROIAlign"
     elif kind in ("RoIPool", "ROIPool"):
         pooler_type = "ROIPool"
     else:
         raise UnsupportedError(f"{capture.path(pooler)}: pooling by {kind} is not supported")
-    pooled: Value = capture.build.det.roi_pool(
-        features,
-        boxes,
-        batch_index,
-        output_size=tuple(int(s) for s in pooler.output_size),
-        scales=tuple(float(level.spatial_scale) for level in levels),
-        sampling_ratio=int(getattr(levels[0], "sampling_ratio", 0)),
-        pooler_type=pooler_type,
-        canonical_box_size=int(pooler.canonical_box_size),
-        canonical_level=int(pooler.canonical_level),
-    )
+    pooled = build.det.roi_pool(features, boxes, batch_index, pooler_type=pooler_type, **options)
     return pooled
 
 
-@importer("FastRCNNOutputLayers", relies_on=("inference", "predict_boxes", "predict_probs"))
+_OUTPUT_LAYERS = ("inference", "predict_boxes", "predict_probs")
+
+
+@importer("FastRCNNOutputLayers", relies_on=_OUTPUT_LAYERS)
 def fast_rcnn_output_layers(
     capture: Capture, predictor: Any, features: Value, boxes: Value, batch_index: Value, im_info: Value
 ) -> Value:
-    """Detections as instances: pred_boxes, scores, pred_classes, batch_index."""
+    """Detections as instances: pred_boxes f32[D,4], scores, pred_classes, batch_index."""
     decoded, scores = _predict(capture, predictor, features, boxes)
     return _infer_boxes(capture, predictor, decoded, scores, batch_index, im_info)
 
 
+@importer("RotatedFastRCNNOutputLayers", relies_on=_OUTPUT_LAYERS)
+def rotated_fast_rcnn_output_layers(
+    capture: Capture, predictor: Any, features: Value, boxes: Value, batch_index: Value, im_info: Value
+) -> Value:
+    """As FastRCNNOutputLayers, with rotated pred_boxes f32[D,5]."""
+    det = capture.build.det
+    deltas, scores = _deltas_and_scores(capture, predictor, features)
+    decoded = det.rotated_apply_deltas(deltas, boxes, **_transform(predictor))
+    found = det.rotated_box_inference(decoded, scores, batch_index, im_info, **_thresholds(predictor))
+    return make_detections(capture, found, num_classes=int(predictor.num_classes))
+
+
 def _predict(capture: Capture, predictor: Any, features: Value, boxes: Value) -> tuple[Value, Value]:
     """The predictor's decoded boxes f32[R,K*4] and probabilities f32[R,K+1]."""
+    deltas, scores = _deltas_and_scores(capture, predictor, features)
+    return capture.build.det.apply_deltas(deltas, boxes, **_transform(predictor)), scores
+
+
+def _deltas_and_scores(capture: Capture, predictor: Any, features: Value) -> tuple[Value, Value]:
     logits, deltas = capture.trace(predictor, features)
-    build, transform = capture.build, predictor.box2box_transform
-    scores = (
-        build.aten.sigmoid(logits) if predictor.use_sigmoid_ce else build.aten.softmax.int(logits, dim=-1)
-    )
-    decoded = build.det.apply_deltas(
-        deltas,
-        boxes,
-        weights=[float(w) for w in transform.weights],
-        scale_clamp=float(transform.scale_clamp),
-    )
-    return decoded, scores
+    aten = capture.build.aten
+    return deltas, aten.sigmoid(logits) if predictor.use_sigmoid_ce else aten.softmax.int(logits, dim=-1)
+
+
+def _transform(predictor: Any) -> dict[str, Any]:
+    """How the predictor's deltas move boxes, as attributes."""
+    transform = predictor.box2box_transform
+    return {
+        "weights": [float(w) for w in transform.weights],
+        "scale_clamp": float(transform.scale_clamp),
+    }
+
+
+def _thresholds(predictor: Any) -> dict[str, Any]:
+    """What the predictor keeps, as attributes."""
+    return {
+        "score_thresh": float(predictor.test_score_thresh),
+        "nms_thresh": float(predictor.test_nms_thresh),
+        "topk_per_image": int(predictor.test_topk_per_image),
+    }
 
 
 def _infer_boxes(
     capture: Capture, predictor: Any, boxes: Value, scores: Value, batch_index: Value, im_info: Value
 ) -> Value:
     """Detections by the predictor's thresholds."""
-    found = capture.build.det.box_inference(
-        boxes,
-        scores,
-        batch_index,
-        im_info,
-        score_thresh=float(predictor.test_score_thresh),
-        nms_thresh=float(predictor.test_nms_thresh),
-        topk_per_image=int(predictor.test_topk_per_image),
-    )
+    found = capture.build.det.box_inference(boxes, scores, batch_index, im_info, **_thresholds(predictor))
     return make_detections(capture, found, num_classes=int(predictor.num_classes))
 
 
@@ -176,12 +198,25 @@ def res5_roi_heads(
     return _set_masks(capture, heads.mask_head, detections, pooled)
 
 
+@importer("BaseKeypointRCNNHead", relies_on=("forward",))
+def keypoint_head(capture: Capture, head: Any, features: Value, boxes: Value) -> Value:
+    """Each detection's keypoints f32[D,K,3], rows (x, y, score)."""
+    heatmaps = capture.trace(head.layers, features, module=head)
+    heatmaps.name = "heatmaps"
+    keypoints: Value = capture.build.det.keypoint_inference(heatmaps, boxes)
+    return keypoints
+
+
 def _given_boxes(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
     """The heads that take the detected boxes."""
+    if getattr(heads, "mask_on", False):
+        detections = _with_masks(capture, heads, features, detections)
     if getattr(heads, "keypoint_on", False):
-        raise UnsupportedError(f"{capture.path(heads)}: keypoint heads are not supported")
-    if not getattr(heads, "mask_on", False):
-        return detections
+        detections = _with_keypoints(capture, heads, features, detections)
+    return detections
+
+
+def _with_masks(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
     get, names = capture.build.instances.get, heads.mask_in_features
     boxes, batch_index = get(detections, field="pred_boxes"), get(detections, field="batch_index")
     if heads.mask_pooler is None:
@@ -191,6 +226,18 @@ def _given_boxes(capture: Capture, heads: Any, features: dict[str, Value], detec
         )
     pooled = capture.call(heads.mask_pooler, [features[name] for name in names], boxes, batch_index)
     return _set_masks(capture, heads.mask_head, detections, pooled)
+
+
+def _with_keypoints(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
+    if heads.keypoint_pooler is None:
+        raise UnsupportedError(f"{capture.path(heads)}: a keypoint head without a pooler is not supported")
+    get, maps = capture.build.instances.get, [features[name] for name in heads.keypoint_in_features]
+    boxes, batch_index = get(detections, field="pred_boxes"), get(detections, field="batch_index")
+    pooled = capture.call(heads.keypoint_pooler, maps, boxes, batch_index)
+    keypoints = capture.call(heads.keypoint_head, pooled, boxes)
+    result: Value = capture.build.instances.set(detections, keypoints, field="pred_keypoints")
+    result.name = "detections"
+    return result
 
 
 def _set_masks(capture: Capture, mask_head: Any, detections: Value, *sources: Any) -> Value:

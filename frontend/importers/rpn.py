@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from detc.ir import Value
@@ -12,28 +13,48 @@ from ..capture import Capture, Images, importer
 @importer("DefaultAnchorGenerator", relies_on=("forward", "_grid_anchors"))
 def default_anchor_generator(capture: Capture, generator: Any, features: list[Value]) -> list[Value]:
     """Anchors of each level: f32[h*w*A,4]."""
+    return _anchors(capture, generator, features, capture.build.det.anchors)
+
+
+@importer("RotatedAnchorGenerator", relies_on=("forward", "_grid_anchors"))
+def rotated_anchor_generator(capture: Capture, generator: Any, features: list[Value]) -> list[Value]:
+    """Anchors of each level: f32[h*w*A,5]."""
+    return _anchors(capture, generator, features, capture.build.det.rotated_anchors)
+
+
+def _anchors(
+    capture: Capture, generator: Any, features: list[Value], make: Callable[..., Value]
+) -> list[Value]:
     anchors: list[Value] = []
     cells = [buffer for _, buffer in generator.cell_anchors.named_buffers()]
     for feature, cell, stride in zip(features, cells, generator.strides, strict=True):
-        made = capture.build.det.anchors(
-            feature, capture.weight(cell, "cell_anchors"), stride=int(stride), offset=float(generator.offset)
-        )
+        weight = capture.weight(cell, "cell_anchors")
+        made = make(feature, weight, stride=int(stride), offset=float(generator.offset))
         made.name = f"{feature.name}_anchors"
         anchors.append(made)
     return anchors
 
 
-@importer(
-    "RPN",
-    relies_on=("forward", "predict_proposals", "_decode_proposals"),
-)
+@importer("RPN", relies_on=("forward", "predict_proposals", "_decode_proposals"))
 def rpn(capture: Capture, module: Any, images: Images, features: dict[str, Value]) -> Value:
-    """Proposals as instances: proposal_boxes, objectness_logits, batch_index."""
+    """Proposals as instances: proposal_boxes f32[P,4], objectness_logits, batch_index."""
+    return _proposals(capture, module, images, features, capture.build.det.rpn_proposals)
+
+
+@importer("RRPN", relies_on=("forward", "predict_proposals", "_decode_proposals"))
+def rrpn(capture: Capture, module: Any, images: Images, features: dict[str, Value]) -> Value:
+    """As RPN, with rotated proposal_boxes f32[P,5]."""
+    return _proposals(capture, module, images, features, capture.build.det.rotated_rpn_proposals)
+
+
+def _proposals(
+    capture: Capture, module: Any, images: Images, features: dict[str, Value], propose: Callable[..., Any]
+) -> Value:
     maps = [features[name] for name in module.in_features]
     anchors = capture.call(module.anchor_generator, maps)
     logits, deltas = capture.call(module.rpn_head, maps)
     transform = module.box2box_transform
-    boxes, scores, batch_index = capture.build.det.rpn_proposals(
+    boxes, scores, batch_index = propose(
         logits,
         deltas,
         anchors,

@@ -1,5 +1,29 @@
 """The ops that detc declares itself. Importing this package registers them."""
 
-from . import boxes, dense, instances, masks, points, pooling, proposals, segmentation
+from . import (
+    boxes,
+    dense,
+    instances,
+    keypoints,
+    masks,
+    points,
+    pooling,
+    postprocess,
+    proposals,
+    rotated,
+    segmentation,
+)
 
-__all__ = ["boxes", "dense", "instances", "masks", "points", "pooling", "proposals", "segmentation"]
+__all__ = [
+    "boxes",
+    "dense",
+    "instances",
+    "keypoints",
+    "masks",
+    "points",
+    "pooling",
+    "postprocess",
+    "proposals",
+    "rotated",
+    "segmentation",
+]

@@ -6,6 +6,9 @@ detectron2's (modeling/anchor_generator.py, box_regression.py, roi_heads/fast_rc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -31,6 +34,25 @@ def box_sizes(im_info: Tensor, batch_index: Tensor) -> Tensor:
 def clip(boxes: Tensor, whwh: Tensor) -> Tensor:
     """Boxes cut to their images. whwh: each box's bound, broadcast against the boxes."""
     return torch.minimum(boxes.clamp(min=0), whwh)
+
+
+@dataclass(frozen=True)
+class BoxForm:
+    """What ops on upright and on rotated boxes do differently.
+
+    Attributes:
+        columns: how many numbers a box is.
+        apply_deltas: as `det.apply_deltas`.
+        clip: cuts boxes to their images; takes boxes [R,columns] and their bounds (width, height, ...) [4] or [R,4].
+        sides: width and height [R,2] of boxes.
+        nms: boxes, scores and groups to the rows kept of each group at a threshold, by falling score.
+    """
+
+    columns: int
+    apply_deltas: Callable[..., Tensor]
+    clip: Callable[[Tensor, Tensor], Tensor]
+    sides: Callable[[Tensor], Tensor]
+    nms: Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 def _normalize_type(data: Type, im_info: Type, **_: object) -> Type:
@@ -98,23 +120,31 @@ def apply_deltas(deltas: Tensor, boxes: Tensor, *, weights: tuple[float, ...], s
     return torch.cat((new_centre - 0.5 * new_size, new_centre + 0.5 * new_size), dim=-1).reshape(deltas.shape)
 
 
-def _box_inference_type(
-    boxes: Type, scores: Type, batch_index: Type, im_info: Type, **_: object
-) -> tuple[Type, ...]:
-    scored = tensor(scores, 2, "scores")
-    boxed = tensor(boxes, 2, "boxes")
-    tensor(batch_index, 1, "batch_index")
-    tensor(im_info, 2, "im_info")
-    classes = scored.shape[1]
-    columns = boxed.shape[1]
-    if isinstance(classes, int) and columns not in (4, 4 * (classes - 1)):
-        raise IRError(f"{columns} box columns fit neither one box nor {classes - 1} boxes per row")
-    found = Fresh("detections")
-    index = TensorType(torch.int64, (found,))
-    return (TensorType(boxed.dtype, (found, 4)), TensorType(scored.dtype, (found,)), index, index)
+def box_inference_type(form_columns: int) -> Callable[..., tuple[Type, ...]]:
+    """The inference rule of box inference on boxes of so many columns."""
+
+    def rule(boxes: Type, scores: Type, batch_index: Type, im_info: Type, **_: object) -> tuple[Type, ...]:
+        scored = tensor(scores, 2, "scores")
+        boxed = tensor(boxes, 2, "boxes")
+        tensor(batch_index, 1, "batch_index")
+        tensor(im_info, 2, "im_info")
+        classes = scored.shape[1]
+        columns = boxed.shape[1]
+        if isinstance(classes, int) and columns not in (form_columns, form_columns * (classes - 1)):
+            raise IRError(f"{columns} box columns fit neither one box nor {classes - 1} boxes per row")
+        found = Fresh("detections")
+        index = TensorType(torch.int64, (found,))
+        return (
+            TensorType(boxed.dtype, (found, form_columns)),
+            TensorType(scored.dtype, (found,)),
+            index,
+            index,
+        )
+
+    return rule
 
 
-@op("det.box_inference", infer=_box_inference_type)
+@op("det.box_inference", infer=box_inference_type(4))
 def box_inference(
     boxes: Tensor,
     scores: Tensor,
@@ -136,18 +166,43 @@ def box_inference(
     Results: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], by image, then by falling
     score.
     """
+    return infer_boxes(
+        UPRIGHT,
+        boxes,
+        scores,
+        batch_index,
+        im_info,
+        score_thresh=score_thresh,
+        nms_thresh=nms_thresh,
+        topk_per_image=topk_per_image,
+    )
+
+
+def infer_boxes(
+    form: BoxForm,
+    boxes: Tensor,
+    scores: Tensor,
+    batch_index: Tensor,
+    im_info: Tensor,
+    *,
+    score_thresh: float,
+    nms_thresh: float,
+    topk_per_image: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The body of `det.box_inference`, for boxes of either form."""
     classes = scores.shape[1] - 1
-    boxes = boxes.reshape(len(boxes), boxes.shape[1] // 4, 4)
+    boxes = boxes.reshape(len(boxes), boxes.shape[1] // form.columns, form.columns)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for image in range(len(im_info)):
         mine = batch_index == image
         mine &= torch.isfinite(boxes).all(dim=2).all(dim=1) & torch.isfinite(scores).all(dim=1)
-        kept_boxes = clip(boxes[mine], im_info[image, [1, 0, 1, 0]])
+        whwh = im_info[image, [1, 0, 1, 0]]
+        kept_boxes = form.clip(boxes[mine].flatten(0, 1), whwh).reshape(boxes[mine].shape)
         kept_scores = scores[mine, :-1]
         row, category = torch.nonzero(kept_scores > score_thresh, as_tuple=True)
-        candidates = kept_boxes.expand(-1, classes, 4)[row, category]
+        candidates = kept_boxes.expand(-1, classes, form.columns)[row, category]
         values = kept_scores[row, category]
-        keep = batched_nms(candidates.float(), values, category, nms_thresh)
+        keep = form.nms(candidates.float(), values, category, nms_thresh)
         if topk_per_image >= 0:
             keep = keep[:topk_per_image]
         found.append((candidates[keep], values[keep], category[keep], torch.full_like(keep, image)))
@@ -157,6 +212,10 @@ def box_inference(
         torch.cat([f[2] for f in found]),
         torch.cat([f[3] for f in found]),
     )
+
+
+UPRIGHT = BoxForm(4, apply_deltas, clip, lambda boxes: boxes[:, 2:] - boxes[:, :2], batched_nms)
+"""Boxes x0 y0 x1 y1."""
 
 
 def _clip_type(boxes: Type, batch_index: Type, im_info: Type) -> Type:
@@ -200,8 +259,7 @@ def _nonempty_type(boxes: Type, *, threshold: float = 0.0) -> Type:
 @op("det.nonempty", infer=_nonempty_type)
 def nonempty(boxes: Tensor, *, threshold: float = 0.0) -> Tensor:
     """The rows (i64[K], ascending) of the boxes f32[D,4] with both sides longer than `threshold` pixels."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return torch.nonzero((sides > threshold).all(dim=1))[:, 0]
+    return torch.nonzero((UPRIGHT.sides(boxes) > threshold).all(dim=1))[:, 0]
 
 
 def rows_of(type: TensorType, rows: Dim) -> TensorType:

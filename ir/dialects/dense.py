@@ -79,8 +79,9 @@ def dense_inference(
         candidates: list[tuple[Tensor, Tensor, Tensor]] = []
         for score, delta, anchor in zip(scores, deltas, anchors, strict=True):
             cells = delta.shape[1] // 4
-            per_class = score[image].unflatten(0, (cells, -1)).permute(2, 3, 0, 1).flatten(0, 2)
-            per_anchor = delta[image].unflatten(0, (cells, 4)).permute(2, 3, 0, 1).flatten(0, 2)
+            classes_last, sides_last = score[image].permute(1, 2, 0), delta[image].permute(1, 2, 0)
+            per_class = classes_last.reshape(-1, score.shape[1] // max(cells, 1))
+            per_anchor = sides_last.reshape(-1, 4)
             rows, classes = torch.nonzero(per_class > score_thresh, as_tuple=True)
             values, best = per_class[rows, classes].sort(descending=True, stable=True)
             best = best[:topk_candidates]
@@ -101,9 +102,10 @@ def _decode(
 ) -> Tensor:
     if regression == "deltas":
         return apply_deltas(deltas, anchors, weights=weights, scale_clamp=scale_clamp)
-    low, high = anchors.split(2, dim=1)
+    low, high = anchors[:, :2], anchors[:, 2:]
     centre = 0.5 * (low + high)
-    before, after = deltas.clamp(min=0).split(2, dim=1)
+    distances = deltas.clamp(min=0)
+    before, after = distances[:, :2], distances[:, 2:]
     if regression == "scaled_distances":
         before, after = before * (high - low), after * (high - low)
     return torch.cat((centre - before, centre + after), dim=1)

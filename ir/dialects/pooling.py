@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..types import TensorType, Type
 from .boxes import tensor
 
 
-def _roi_pool_type(
+def roi_pool_type(
     features: tuple[Type, ...],
     boxes: Type,
     batch_index: Type,
@@ -31,7 +31,7 @@ def _roi_pool_type(
     return TensorType(first.dtype, (rows, first.shape[1], *output_size))
 
 
-@op("det.roi_pool", infer=_roi_pool_type)
+@op("det.roi_pool", infer=roi_pool_type)
 def roi_pool_(
     features: Sequence[Tensor],
     boxes: Tensor,
@@ -66,10 +66,22 @@ def roi_pool_(
             result = roi_align(feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned)
         return result
 
+    levels = assign_levels(boxes, scales, canonical_box_size, canonical_level)
+    return pool_by_level(pool, features, scales, rois, levels, size)
+
+
+def pool_by_level(
+    pool: Callable[[Tensor, Tensor, float], Tensor],
+    features: Sequence[Tensor],
+    scales: tuple[float, ...],
+    rois: Tensor,
+    levels: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """Each row of `rois` pooled from the map that `levels` i64[R] says, by `pool(feature, rois, scale)`."""
     if len(features) == 1:
         return pool(features[0], rois, scales[0])
-    levels = assign_levels(boxes, scales, canonical_box_size, canonical_level)
-    pooled = features[0].new_zeros(len(boxes), features[0].shape[1], *size)
+    pooled = features[0].new_zeros(len(rois), features[0].shape[1], *size)
     for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         rows = torch.nonzero(levels == level)[:, 0]
         pooled[rows] = pool(feature, rois[rows], scale)
@@ -80,8 +92,15 @@ def assign_levels(
     boxes: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int
 ) -> Tensor:
     """The index (i64[R]) into `scales` of the level that each box f32[R,4] is pooled from."""
-    least, most = level_range(scales)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return levels_of_areas(area, scales, canonical_box_size, canonical_level)
+
+
+def levels_of_areas(
+    area: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int
+) -> Tensor:
+    """As `assign_levels`, for boxes of so many square pixels f32[R]."""
+    least, most = level_range(scales)
     level = torch.floor(canonical_level + torch.log2(area.sqrt() / canonical_box_size + 1e-8))
     return level.clamp(min=least, max=most).to(torch.int64) - least
 

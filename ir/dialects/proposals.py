@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
-from .boxes import anchors, apply_deltas, clip, tensor
+from .boxes import UPRIGHT, BoxForm, anchors, tensor
 
 
-def _rpn_proposals_type(
+def rpn_proposals_type(
     logits: tuple[Type, ...], deltas: tuple[Type, ...], anchors: tuple[Type, ...], im_info: Type, **_: object
 ) -> tuple[Type, ...]:
     if not (len(logits) == len(deltas) == len(anchors)) or not logits:
@@ -39,7 +38,7 @@ def _rpn_proposals_type(
     )
 
 
-@op("det.rpn_proposals", infer=_rpn_proposals_type)
+@op("det.rpn_proposals", infer=rpn_proposals_type)
 def rpn_proposals(
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],
@@ -62,19 +61,49 @@ def rpn_proposals(
     Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], anchors f32[h*w*A,4]; im_info f32[N,3].
     Results: boxes f32[P,4], objectness logits f32[P], batch_index i64[P], by image, then by falling logit.
     """
+    return propose(
+        UPRIGHT,
+        logits,
+        deltas,
+        anchors,
+        im_info,
+        weights=weights,
+        scale_clamp=scale_clamp,
+        nms_thresh=nms_thresh,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
+        min_box_size=min_box_size,
+    )
+
+
+def propose(
+    form: BoxForm,
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The body of `det.rpn_proposals`, for boxes of either form."""
     images = len(im_info)
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     levels: list[Tensor] = []
     for level, (score, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
         flat_score = score.permute(0, 2, 3, 1).flatten(1)
-        flat_delta = delta.permute(0, 2, 3, 1).reshape(images, -1, 4)
+        flat_delta = delta.permute(0, 2, 3, 1).reshape(images, -1, form.columns)
         count = min(pre_nms_topk, flat_score.shape[1])
         best, index = flat_score.topk(count, dim=1)
-        chosen = flat_delta.gather(1, index[..., None].expand(-1, -1, 4)).reshape(-1, 4)
+        chosen = flat_delta.gather(1, index[..., None].expand(-1, -1, form.columns))
         placed = anchor[index.reshape(-1)]
-        decoded = apply_deltas(chosen, placed, weights=weights, scale_clamp=scale_clamp)
-        boxes.append(decoded.view(images, count, 4))
+        decoded = form.apply_deltas(chosen.flatten(0, 1), placed, weights=weights, scale_clamp=scale_clamp)
+        boxes.append(decoded.view(images, count, form.columns))
         scores.append(best)
         levels.append(torch.full((count,), level, device=score.device))
     all_boxes, all_scores, all_levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
@@ -82,11 +111,11 @@ def rpn_proposals(
     results: list[tuple[Tensor, Tensor, Tensor]] = []
     for image in range(images):
         finite = torch.isfinite(all_boxes[image]).all(dim=1) & torch.isfinite(all_scores[image])
-        box = clip(all_boxes[image][finite], im_info[image, [1, 0, 1, 0]])
+        box = form.clip(all_boxes[image][finite], im_info[image, [1, 0, 1, 0]])
         score, level_of = all_scores[image][finite], all_levels[finite]
-        big = ((box[:, 2:] - box[:, :2]) > min_box_size).all(dim=1)
+        big = (form.sides(box) > min_box_size).all(dim=1)
         box, score, level_of = box[big], score[big], level_of[big]
-        keep = batched_nms(box.float(), score, level_of, nms_thresh)[:post_nms_topk]
+        keep = form.nms(box.float(), score, level_of, nms_thresh)[:post_nms_topk]
         results.append((box[keep], score[keep], torch.full_like(keep, image)))
     return (
         torch.cat([r[0] for r in results]),
@@ -108,7 +137,7 @@ def _grid_proposals_type(
     for i, (score, cells) in enumerate(zip(logits, cell_anchors, strict=True)):
         if tensor(score, 4, "logits").shape[1] != tensor(cells, 2, "cell_anchors").shape[0]:
             raise IRError(f"level {i}: {cells} cell anchors for the logits {score}")
-    return _rpn_proposals_type(logits, deltas, cell_anchors, im_info)
+    return rpn_proposals_type(logits, deltas, cell_anchors, im_info)
 
 
 @op("det.grid_proposals", infer=_grid_proposals_type)
