@@ -50,7 +50,7 @@ def _panoptic_type(
         raise IRError(f"masks must be pasted into the image, bool[D,h,w], not {masks}")
     for operand, name in ((scores, "scores"), (classes, "classes"), (batch_index, "batch_index")):
         tensor(operand, 1, name)
-    batch, _, height, width = tensor(sem_seg, 4, "sem_seg").shape
+    batch, _classes, height, width = tensor(sem_seg, 4, "sem_seg").shape
     tensor(output_size, 2, "output_size")
     return (
         TensorType(torch.int32, (batch, height, width)),
