@@ -19,11 +19,14 @@ from .onnx_artifact import OnnxArtifact
 MASKS = ("roi", "pasted")
 
 
-def pipeline(target: str, *, postprocess: bool = False, masks: str = "roi") -> Pipeline:
+def pipeline(
+    target: str, *, postprocess: bool = False, masks: str = "roi", batch: int | None = None
+) -> Pipeline:
     """The passes that lower a captured graph to a target, as a list to edit.
 
     With `postprocess` the artifact takes `output_size` and gives detections in output pixels; `masks` is "roi" for
     each detection's own grid of probabilities, or "pasted" for bitmaps of the output image (with postprocessing).
+    `batch` is how many images a run of the artifact takes, for targets whose files must fix that; it is 1 by default.
 
     Errors:
         InputError: there is no such target, or the options do not go together.
@@ -34,11 +37,25 @@ def pipeline(target: str, *, postprocess: bool = False, masks: str = "roi") -> P
         raise InputError(f"masks are {' or '.join(MASKS)}, not {masks!r}")
     if masks == "pasted" and not postprocess:
         raise InputError("masks are pasted into the output image: ask for postprocessing too (--postprocess)")
-    return TARGETS[target](postprocess=postprocess, masks=masks)
+    return TARGETS[target](postprocess=postprocess, masks=masks, **_batch_option(target, batch))
+
+
+def _batch_option(target: str, batch: int | None) -> dict[str, int]:
+    if batch is None:
+        return {}
+    if target not in FIXED_BATCH:
+        raise InputError(
+            f"what the target {target} gives takes any number of images at once: leave out the batch (--batch)"
+        )
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise InputError(f"the batch is a number of images, 1 or more, not {batch!r}")
+    return {"batch": batch}
 
 
 TARGETS = {"onnx": onnx_pipeline, "caffe2": caffe2_pipeline}
 """Target -> the function that makes its pipeline."""
+FIXED_BATCH = ("caffe2",)
+"""The targets whose files are for a fixed number of images."""
 SUFFIXES = {"onnx": ".onnx", "caffe2": ""}
 """Target -> what its files' names end in; nothing where it writes a folder."""
 
@@ -49,16 +66,17 @@ def compile(
     *,
     postprocess: bool = False,
     masks: str = "roi",
+    batch: int | None = None,
     class_names: Sequence[str] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Artifact:
-    """Capture a detector, lower it and emit the artifact.
+    """Capture a detector, lower it and emit the artifact. See `pipeline` for the options.
 
     Errors:
         InputError: an option is wrong.
         UnsupportedError: the model has a component, or an op, that cannot be compiled; all of them are listed.
     """
-    passes = pipeline(target, postprocess=postprocess, masks=masks)
+    passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch)
     graph = capture(model, class_names=class_names)
     return emit(passes.run(graph, observers=observers))
 

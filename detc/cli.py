@@ -131,7 +131,10 @@ def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="TARGET",
         help="what to compile to, see 'detc passes'; default: onnx",
     )
-    add("--output", required=True, type=Path, metavar="FILE", help="the file to write")
+    add(
+        "--output", required=True, type=Path, metavar="PATH",
+        help="the file to write, or, for the target caffe2, the folder",
+    )  # fmt: skip
     add(
         "--postprocess", action="store_true",
         help="give detections in the pixels of an output image; its size is a further input, 'output_size'",
@@ -139,6 +142,10 @@ def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
     add(
         "--masks", choices=("roi", "pasted"), default="roi",
         help="a grid of probabilities per box, or bitmaps of the output image; default: roi",
+    )  # fmt: skip
+    add(
+        "--batch", type=int, metavar="N",
+        help="how many images a run of the file takes, for targets that fix it (caffe2); default: 1",
     )  # fmt: skip
     add("--dump-ir", type=Path, metavar="DIR", help="write the IR after each pass to numbered files")
     add(
@@ -154,7 +161,7 @@ def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser = _command(commands, "run", _run, "Run a compiled detector on a picture.")
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="a file that 'detc export' wrote")
+    add("model", type=Path, metavar="MODEL", help="a file or folder that 'detc export' wrote")
     add("image", type=Path, metavar="IMAGE", help="the picture")
     add("--output", type=Path, metavar="FILE", help="write the picture with the detections drawn in")
     add("--json", metavar="FILE", help="write all detections as JSON ('-': to standard output)")
@@ -196,6 +203,7 @@ def _export(options: argparse.Namespace, stages: Stages) -> int:
         target=options.target,
         postprocess=options.postprocess,
         masks=options.masks,
+        batch=options.batch,
         class_names=_class_names(options),
         dump_ir=options.dump_ir,
         print_after=options.print_after,

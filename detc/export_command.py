@@ -36,6 +36,7 @@ class Export:
     target: str = "onnx"
     postprocess: bool = False
     masks: str = "roi"
+    batch: int | None = None
     class_names: Sequence[str] | None = None
     dump_ir: Path | None = None
     print_after: Sequence[str] = ()
@@ -49,7 +50,9 @@ def export(options: Export, stages: Stages) -> int:
         InputError: an option, the config or the checkpoint cannot be used. No file is written then.
     """
     # All that can be wrong is looked at before the minutes that a large model takes.
-    passes = pipeline(options.target, postprocess=options.postprocess, masks=options.masks)
+    passes = pipeline(
+        options.target, postprocess=options.postprocess, masks=options.masks, batch=options.batch
+    )
     observers = _observers(passes, options.dump_ir, options.print_after)
     _check_output(options.output, options.target)
     names = {Path(path).name for path in options.check}

@@ -171,11 +171,14 @@ class Capture:
 
 
 @paused_collector()
-def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Graph:
+def capture(
+    model: nn.Module, *, class_names: Sequence[str] | None = None, cfg: Config | None = None
+) -> Graph:
     """Capture a detector as a graph of the level `captured`. No sample image is needed, no weight is copied.
 
     `class_names` are written into the graph's metadata, and from there into artifacts; a model whose config names
-    COCO as its dataset has COCO's without being told.
+    COCO as its dataset has COCO's without being told. `cfg` is the model's config where it does not hold it itself, as
+    detectron2's own models.
 
     Code that branches on the images' size is captured as for large images, with an AssumptionWarning; the graph's
     metadata says for which sizes it holds, and detc's runtimes check them.
@@ -205,7 +208,7 @@ def capture(model: nn.Module, *, class_names: Sequence[str] | None = None) -> Gr
     found(session, model)
     graph = session.graph
     graph.metadata.setdefault("meta_architecture", type(model).__name__)
-    cfg, count = getattr(model, "cfg", None), graph.metadata.get("num_classes")
+    cfg, count = cfg or getattr(model, "cfg", None), graph.metadata.get("num_classes")
     if isinstance(cfg, Config):
         graph.metadata.update(test_settings(cfg))
         class_names = class_names or known_class_names(cfg, count)

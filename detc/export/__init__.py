@@ -7,6 +7,7 @@ The models may be detc's own or live ones of detectron2, which need not be insta
 
 from detc.caffe2_model import Caffe2Model
 
+from .caffe2_tracer import Caffe2Tracer
 from .config import add_export_config
 
-__all__ = ["Caffe2Model", "add_export_config"]
+__all__ = ["Caffe2Model", "Caffe2Tracer", "add_export_config"]

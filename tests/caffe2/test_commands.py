@@ -42,3 +42,13 @@ def test_wrong_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert not (tmp_path / "net").exists()
     assert main(["run", str(tmp_path), SCENE]) == 2
     assert "lacks model.pb" in capsys.readouterr().err
+
+
+def test_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "net"
+    other = SCENE.replace("scene3", "scene5")
+    assert _export("--output", str(folder), "--batch", "2", "--check", SCENE, other) == 0
+    assert "data         f32[2,3,H,W]" in capsys.readouterr().out
+    assert _export("--output", str(tmp_path / "zero"), "--batch", "0") == 2
+    assert "1 or more, not 0" in capsys.readouterr().err
+    assert not (tmp_path / "zero").exists()
