@@ -12,13 +12,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from detc.backends.caffe2 import Caffe2Runtime
-from detc.frontend.detectron2.dense import permute_to_N_HWA_K
 from detc.frontend.detectron2.keypoint_head import heatmaps_to_keypoints
 from detc.ir import InputError
-from detc.ir.dialects.boxes import anchors, apply_deltas
+from detc.ir.dialects.boxes import anchors
+from detc.ir.dialects.dense import dense_inference
 
 Assemble: TypeAlias = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
 """assemble(blobs of a run, number of images) -> boxes, scores, classes, batch_index, ...; see `Caffe2Detections`."""
@@ -63,12 +62,18 @@ def assemble_retinanet(net: Caffe2Runtime, source: str) -> Assemble:
     try:
         strides = [int(stride) for stride in given["anchor_strides"]]
         cells = [torch.tensor(given[f"anchors_{i}"]).reshape(-1, 4) for i in range(len(strides))]
-        offset, weights = float(given["anchor_offset"]), tuple(map(float, given["bbox_reg_weights"]))
-        score_threshold, nms_threshold = float(given["score_threshold"]), float(given["nms_threshold"])
-        candidates, most = int(given["topk_candidates"]), int(given["max_detections_per_image"])
+        offset = float(given["anchor_offset"])
+        settings: dict[str, Any] = {
+            "weights": tuple(map(float, given["bbox_reg_weights"])),
+            "scale_clamp": _SCALE_CLAMP,
+            "score_thresh": float(given["score_threshold"]),
+            "topk_candidates": int(given["topk_candidates"]),
+            "nms_thresh": float(given["nms_threshold"]),
+            "topk_per_image": int(given["max_detections_per_image"]),
+        }
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{source} lacks an argument that a RetinaNet's detections need: {error}") from None
-    if len(weights) != 4 or min(candidates, most) < 0:
+    if len(settings["weights"]) != 4 or settings["topk_candidates"] < 0 or not all(map(len, cells)):
         raise InputError(f"{source} holds no usable settings of a RetinaNet: {dict(given)}")
     _require(
         net,
@@ -77,33 +82,20 @@ def assemble_retinanet(net: Caffe2Runtime, source: str) -> Assemble:
         [f"box_{kind}_{i}" for i in range(len(strides)) for kind in ("cls", "delta")],
     )
 
-    def level(i: int, blobs: Mapping[str, Tensor], image: int) -> tuple[Tensor, Tensor, Tensor]:
-        logits, deltas = blobs[f"box_cls_{i}"][image, None], blobs[f"box_delta_{i}"][image, None]
-        cell_count = len(cells[i])
-        if logits.shape[1] % cell_count or deltas.shape[1] != 4 * cell_count:
-            raise InputError(
-                f"{source}: {cell_count} anchors per cell of level {i}, but {logits.shape[1]} logits and "
-                f"{deltas.shape[1]} deltas"
-            )
-        scores = permute_to_N_HWA_K(logits, logits.shape[1] // cell_count)[0].sigmoid()
-        best, pairs = scores[scores > score_threshold], (scores > score_threshold).nonzero()
-        best, order = best.topk(min(len(best), candidates))
-        rows, classes = pairs[order].unbind(dim=1)
-        grid = anchors(logits, cells[i], stride=strides[i], offset=offset)
-        moved = permute_to_N_HWA_K(deltas, 4)[0][rows]
-        return apply_deltas(moved, grid[rows], weights=weights, scale_clamp=_SCALE_CLAMP), best, classes
-
     def assemble(blobs: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
-        parts: list[dict[str, Tensor]] = []
-        for image in range(images):
-            levels = zip(*(level(i, blobs, image) for i in range(len(strides))), strict=True)
-            boxes, scores, classes = (torch.cat(tensors) for tensors in levels)
-            keep = batched_nms(boxes, scores, classes, nms_threshold)[:most]
-            index = torch.full_like(keep, image)
-            parts.append(
-                {"boxes": boxes[keep], "scores": scores[keep], "classes": classes[keep], "batch_index": index}
-            )
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        levels = range(len(strides))
+        logits, deltas = ([blobs[f"box_{kind}_{i}"] for i in levels] for kind in ("cls", "delta"))
+        for i in levels:
+            if deltas[i].shape[1] != 4 * len(cells[i]) or logits[i].shape[1] % len(cells[i]):
+                raise InputError(
+                    f"{source}: {len(cells[i])} anchors per cell of level {i}, but {logits[i].shape[1]} logits and "
+                    f"{deltas[i].shape[1]} deltas"
+                )
+        placed = [anchors(logits[i], cells[i], stride=strides[i], offset=offset) for i in levels]
+        boxes, scores, classes, batch_index = dense_inference(
+            [level.sigmoid() for level in logits], deltas, placed, **settings
+        )
+        return {"boxes": boxes, "scores": scores, "classes": classes, "batch_index": batch_index}
 
     return assemble
 
