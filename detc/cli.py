@@ -1,4 +1,4 @@
-"""The command line: export, run, show, passes, opt, bisect, demo.
+"""The command line: export, run, show, passes, opt, bisect, analyze, demo.
 
 What the user can mend is one message, `detc: error: ...`, and exit status 2; a check that finds a difference is
 status 1. A fault of detc's own keeps its traceback.
@@ -23,7 +23,7 @@ from typing import NoReturn
 from rich_argparse import RichHelpFormatter
 
 from .terminal import Stages, output, print_blocks
-from .workbench.options import add_bisect_options, add_opt_options
+from .workbench.options import add_analyze_options, add_bisect_options, add_opt_options
 
 
 class _Parser(argparse.ArgumentParser):
@@ -179,6 +179,11 @@ def _add_workbench(commands: argparse._SubParsersAction[_Parser]) -> None:
         "Find the pass, and the rewrite in it, that breaks a graph; write the smallest graph that shows it.",
     )  # fmt: skip
     add_bisect_options(bisect)
+    analyze = _command(
+        commands, "analyze", _analyze,
+        "What a graph costs: FLOPs and parameters by module, memory for activations, dominators.",
+    )  # fmt: skip
+    add_analyze_options(analyze)
 
 
 def _class_names(options: argparse.Namespace) -> list[str] | None:
@@ -274,6 +279,14 @@ def _opt(options: argparse.Namespace, stages: Stages) -> int:
         from .workbench.opt import opt
 
     return reported(lambda: opt(options, stages))
+
+
+def _analyze(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .workbench.analyzing import analyze
+        from .workbench.faults import reported
+
+    return reported(lambda: analyze(options, stages))
 
 
 def _bisect(options: argparse.Namespace, stages: Stages) -> int:

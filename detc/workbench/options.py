@@ -79,6 +79,36 @@ def add_opt_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_analyze_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `detc analyze`."""
+    add_source_options(parser)
+    add = parser.add_argument
+    add(
+        "--size", metavar="NAME=NUMBER", action="append", default=[],
+        help="a symbolic size, such as H=800; default: one image of about 800 x 800, 100 of what depends on the data",
+    )  # fmt: skip
+    add(
+        "--depth",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how far into the modules the table goes; default: 2",
+    )
+    add(
+        "--between", nargs=2, metavar=("A", "B"),
+        help="also list the nodes between two values, named as the IR prints them (inputs and outputs, too)",
+    )  # fmt: skip
+    add(
+        "--find", type=Path, metavar="PATTERN.ir",
+        help="also list where another graph stands in this one; its inputs stand for any value",
+    )  # fmt: skip
+    add(
+        "--json",
+        metavar="FILE",
+        help="write everything as JSON ('-': to standard output, instead of the tables)",
+    )
+
+
 def add_bisect_options(parser: argparse.ArgumentParser) -> None:
     """The options of `detc bisect`."""
     add_source_options(parser)
