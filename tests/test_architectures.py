@@ -23,13 +23,14 @@ MODELS = (
     "cascade_mask_rcnn_R_50_FPN",
     "faster_rcnn_R_50_C4",
     "faster_rcnn_R_50_DC5",
+    "keypoint_rcnn_R_50_FPN",
     "mask_rcnn_R_50_C4",
     "mask_rcnn_R_50_FPN_dconv",
     "mask_rcnn_X_FPN_gn",
     "retinanet_R_50_FPN",
     "rpn_R_50_FPN",
 )
-STEPPED = ("retinanet_R_50_FPN", "rpn_R_50_FPN")
+STEPPED = ("keypoint_rcnn_R_50_FPN", "retinanet_R_50_FPN", "rpn_R_50_FPN")
 """Those with ops of their own: compared after every pass, and in OpenVINO too."""
 
 
@@ -85,7 +86,6 @@ def test_every_pass_and_both_runtimes(name, loaded):
 
 
 CAPTURED = (
-    "keypoint_rcnn_R_50_FPN",
     "panoptic_fpn_R_50",
     "pointrend_rcnn_R_50_FPN",
     "rotated_faster_rcnn_R_50_FPN",
