@@ -219,7 +219,7 @@ def _export(options: argparse.Namespace, stages: Stages) -> int:
 
 def _run(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
-        from .detections import detection_table, to_json, write_json
+        from .detections import detection_table, scores_of, to_json, write_json
         from .images import check_image_name, read_image, save_image
         from .load import load_artifact
         from .picture import draw
@@ -231,7 +231,7 @@ def _run(options: argparse.Namespace, stages: Stages) -> int:
         detector = load_artifact(options.model)
     with stages.stage("run"):
         instances = detector.predict(image)
-    shown = instances[instances.scores >= options.min_score]
+    shown = instances[scores_of(instances) >= options.min_score]
     if options.output:
         save_image(draw(image, shown, detector.class_names), options.output)
     if options.json:

@@ -19,6 +19,10 @@ from detc.ir.dialects.instances import InstancesBatch
 from .instances import flat_names
 
 
+_SAME_SIDE = 1e-3
+"""Boxes whose sides are no further apart, in pixels, are the same box."""
+
+
 class Mismatch(DetcError):
     """Two results differ by more than the tolerances. `output` says in what."""
 
@@ -349,8 +353,9 @@ def box_overlap(left: Tensor, right: Tensor) -> Tensor:
     size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = size.prod(dim=-1)
     union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    # The same box twice overlaps fully, even one that has no area or is inside out.
-    return torch.where((a == b).all(dim=-1), 1.0, torch.where(union > 0, shared / union, 0.0))
+    # A box without area overlaps nothing: there, and as well as anywhere, sides of a thousandth pixel count as equal.
+    same = ((a - b).abs() <= _SAME_SIDE).all(dim=-1)
+    return torch.where(same, 1.0, torch.where(union > 0, shared / union, 0.0))
 
 
 def _box_overlap_by_row(left: Tensor, right: Tensor) -> Tensor:
