@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from rich.console import RenderableType
+from rich.table import Table
 from torch import Tensor
 
 from detc.frontend.structures import Instances
 from detc.passes import FLAT_NAMES, DetectionReport, Tolerances, compare_detections
 
 from .detector import Detector
+from .segmentation_checks import SegmentationReport, compare_segmentations
 from .terminal import table
 
 
@@ -29,7 +31,7 @@ class Parity:
 
     image: str
     batch: int
-    report: DetectionReport
+    report: DetectionReport | SegmentationReport
 
 
 def check_parity(
@@ -38,7 +40,7 @@ def check_parity(
     inputs: Mapping[str, Mapping[str, Any]],
     tolerances: Tolerances | None = None,
 ) -> list[Parity]:
-    """Run both on each image alone and on all as one batch, and compare what they detect.
+    """Run both on each image alone and on all as one batch, and compare what they detect and segment.
 
     `inputs` maps names to inputs as the model takes them: {"image": tensor [C,h,w], "height", "width"}.
     """
@@ -53,9 +55,13 @@ def check_parity(
         actual = detector(batch)
         for name, left, right in zip(names, expected, actual, strict=True):
             for output, instances in right.items():
-                mine, theirs = _tensors(left[output]), _tensors(instances)
-                report = compare_detections(mine, theirs, tolerances, _thresholds(detector, mine, theirs))
-                found.append(Parity(name, len(names), report))
+                if isinstance(instances, Instances):
+                    mine, theirs = _tensors(left[output]), _tensors(instances)
+                    thresholds = _thresholds(detector, mine, theirs)
+                    report = compare_detections(mine, theirs, tolerances, thresholds)
+                    found.append(Parity(name, len(names), report))
+            if "sem_seg" in right:
+                found.append(Parity(name, len(names), compare_segmentations(left, right, tolerances)))
     return found
 
 
@@ -82,19 +88,46 @@ def _thresholds(detector: Detector, *sides: Mapping[str, Tensor]) -> list[float]
 
 
 def parity_blocks(rows: Sequence[Parity], runtime: str) -> list[RenderableType]:
-    """A table with a line per image (how many images ran together, detections on both sides, the largest difference of
-    a score, the least overlaps), and, where the two differ, what the differences are."""
-    masks = any(row.report.mask_iou is not None for row in rows)
-    numbers = ("batch", "eager", runtime, "score diff", "box IoU", *(("mask IoU",) if masks else ()))
-    made = table("image", *numbers, "verdict", title=f"the model and {runtime}", right=numbers)
-    for row in rows:
-        report = row.report
-        cells = [str(row.batch), str(report.expected), str(report.actual)]
-        cells.append("-" if report.score is None else f"{report.score:.1e}")
-        for overlap in (report.box_iou, *((report.mask_iou,) if masks else ())):
-            cells.append("-" if overlap is None else f"{overlap:.4f}")
-        made.add_row(row.image, *cells, "agrees" if report.agrees else "DIFFERS")
+    """Tables with a line per image (how many images ran together, detections or segments on both sides, the largest
+    difference of a score, the least overlaps), and, where the two differ, what the differences are."""
+    detected = [(row, row.report) for row in rows if isinstance(row.report, DetectionReport)]
+    segmented = [(row, row.report) for row in rows if isinstance(row.report, SegmentationReport)]
+    blocks: list[RenderableType] = []
+    if detected:
+        blocks.append(_detection_table(detected, runtime))
+    if segmented:
+        blocks.append(_segmentation_table(segmented, runtime))
     problems = [
         f"{row.image}, batch of {row.batch}: {row.report.problem}" for row in rows if not row.report.agrees
     ]
-    return [made, *(["\n".join(problems)] if problems else [])]
+    return [*blocks, *(["\n".join(problems)] if problems else [])]
+
+
+def _detection_table(rows: Sequence[tuple[Parity, DetectionReport]], runtime: str) -> Table:
+    masks = any(report.mask_iou is not None for _, report in rows)
+    numbers = ("batch", "eager", runtime, "score diff", "box IoU", *(("mask IoU",) if masks else ()))
+    made = table("image", *numbers, "verdict", title=f"the model and {runtime}", right=numbers)
+    for row, report in rows:
+        cells = [str(row.batch), str(report.expected), str(report.actual), _number(report.score, ".1e")]
+        overlaps = (report.box_iou, *((report.mask_iou,) if masks else ()))
+        cells += [_number(overlap, ".4f") for overlap in overlaps]
+        made.add_row(row.image, *cells, _verdict(report.agrees))
+    return made
+
+
+def _segmentation_table(rows: Sequence[tuple[Parity, SegmentationReport]], runtime: str) -> Table:
+    numbers = ("batch", "eager", runtime, "logit diff", "segment IoU")
+    made = table("image", *numbers, "verdict", title=f"segments of the model and {runtime}", right=numbers)
+    for row, report in rows:
+        cells = [str(row.batch), str(report.expected), str(report.actual)]
+        cells += [_number(report.logits, ".1e"), _number(report.iou, ".4f")]
+        made.add_row(row.image, *cells, _verdict(report.agrees))
+    return made
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def _verdict(agrees: bool) -> str:
+    return "agrees" if agrees else "DIFFERS"

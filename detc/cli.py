@@ -219,10 +219,10 @@ def _export(options: argparse.Namespace, stages: Stages) -> int:
 
 def _run(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
-        from .detections import detection_table, scores_of, to_json, write_json
+        from .detections import write_json
+        from .findings import Findings
         from .images import check_image_name, read_image, save_image
         from .load import load_artifact
-        from .picture import draw
 
     if options.output:
         check_image_name(options.output)
@@ -230,18 +230,17 @@ def _run(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("load the model"):
         detector = load_artifact(options.model)
     with stages.stage("run"):
-        instances = detector.predict(image)
-    shown = instances[scores_of(instances) >= options.min_score]
+        found = Findings.of(detector, image, options.min_score)
     if options.output:
-        save_image(draw(image, shown, detector.class_names), options.output)
+        save_image(found.picture(), options.output)
     if options.json:
-        found = to_json(instances, detector.class_names, str(options.image))
+        described = found.to_json(str(options.image))
         if options.json == "-":
-            print(json.dumps(found, indent=2))
+            print(json.dumps(described, indent=2))
             return 0
-        write_json(found, options.json)
-    title = f"{options.image.name}, score {options.min_score} or more"
-    output().print(detection_table(shown, len(instances), detector.class_names, title))
+        write_json(described, options.json)
+    for shown in found.tables(options.image.name):
+        output().print(shown)
     return 0
 
 

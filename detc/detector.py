@@ -18,6 +18,7 @@ from detc.ir.dialects.masks import paste_masks
 from detc.ir.dialects.postprocess import postprocess
 
 from .images import model_input
+from .segmentation import add_segmentations
 
 _R_CNN = {
     "instances": {
@@ -77,7 +78,8 @@ class Detector:
         Each input holds "image", a tensor [C,h,w] in the model's pixel range, and optionally "height" and "width" of
         the output. Returns for each {"instances": Instances} with pred_boxes, scores, pred_classes and, where the
         model predicts such, pred_masks bool[D,height,width] and pred_keypoints f32[D,K,3] (x, y, score); a proposal
-        network's are {"proposals": Instances} with proposal_boxes and objectness_logits.
+        network's are {"proposals": Instances} with proposal_boxes and objectness_logits. A model that segments gives
+        "sem_seg", logits f32[C,height,width], and a panoptic one "panoptic_seg" too, see `Panoptic`.
 
         Errors:
             InputError: there is no image, or one is not as described, or the model was captured for other sizes.
@@ -89,9 +91,15 @@ class Detector:
         results: list[dict[str, Any]] = [{} for _ in batched_inputs]
         for output, names in self.metadata.get("instances", _R_CNN).items():
             fields = {field: torch.as_tensor(outputs[n]) for field, n in names.items() if n in outputs}
+            if not fields:
+                # A model that only segments.
+                continue
             found = InstancesBatch(self._finish(fields, feed["im_info"], output_size)).split(len(results))
             for result, size, mine in zip(results, output_size.tolist(), found, strict=True):
                 result[output] = _instances(mine, (size[0], size[1]))
+        if "sem_seg" in outputs:
+            raw = "output_size" not in self.runtime.input_names
+            add_segmentations(results, outputs, self.metadata, feed["im_info"], output_size, raw=raw)
         return results
 
     def _check_assumptions(self, data: Tensor) -> None:
@@ -119,18 +127,26 @@ class Detector:
             return {**fields, "pred_masks": pasted}
         return fields
 
-    def predict(self, image: Image.Image) -> Instances:
-        """Detections (a proposal network's proposals) in a picture, resized for the model as its config's test settings
-        say.
-
-        The result is in the picture's own pixels.
+    def results(self, image: Image.Image) -> dict[str, Any]:
+        """All that the model gives for a picture, which is resized for it as its config's test
+        settings say. The results are in the picture's own pixels.
 
         Errors:
             InputError: the model takes images in a format that no picture is turned into.
         """
-        (instances,) = self([model_input(image, self.metadata)])[0].values()
-        assert isinstance(instances, Instances)
-        return instances
+        return self([model_input(image, self.metadata)])[0]
+
+    def predict(self, image: Image.Image) -> Instances:
+        """The detections (a proposal network's proposals) among the `results` for a picture.
+
+        Errors:
+            InputError: as `results`, or the model detects nothing, but segments.
+        """
+        results = self.results(image)
+        for found in results.values():
+            if isinstance(found, Instances):
+                return found
+        raise InputError(f"the model gives {', '.join(results)} and no instances: call results(image)")
 
 
 class Artifact(Detector, ABC):

@@ -212,6 +212,9 @@ def capture(
     if isinstance(cfg, Config):
         graph.metadata.update(test_settings(cfg))
         class_names = class_names or known_class_names(cfg, count)
+        stuff = known_class_names(cfg, graph.metadata.get("num_sem_seg_classes"))
+        if stuff:
+            graph.metadata["stuff_class_names"] = stuff
     if class_names:
         if count is not None and count != len(class_names):
             raise InputError(f"{len(class_names)} class names for a model of {count} classes")

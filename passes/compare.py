@@ -19,10 +19,6 @@ from detc.ir.dialects.instances import InstancesBatch
 from .instances import flat_names
 
 
-_SAME_SIDE = 1e-3
-"""Boxes whose sides are no further apart, in pixels, are the same box."""
-
-
 class Mismatch(DetcError):
     """Two results differ by more than the tolerances. `output` says in what."""
 
@@ -37,7 +33,7 @@ class Tolerances:
     """How much two results may differ.
 
     Attributes:
-        rtol, atol: for tensors, element by element.
+        rtol, atol: for tensors, element by element; `atol` times the largest element, where that is above 1.
         iou: the least overlap of two boxes (x0 y0 x1 y1) of one detection.
         score: the largest difference of two scores of one detection.
         mask_iou: the least overlap of two masks; those that are probabilities are cut at 0.5.
@@ -126,9 +122,30 @@ def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Toler
         pairing = _paired(group, mine, theirs, tolerances)
         differences.update(_compare_detections(group, pairing, expected.score_thresholds))
     for name, tensor in expected.tensors.items():
-        if name not in grouped:
+        if name in _LABEL_MAPS:
+            differences[name] = _compare_label_maps(name, tensor, actual[name], tolerances)
+        elif name not in grouped:
             differences[name] = _compare_tensors(name, tensor, actual[name], tolerances)
     return differences
+
+
+_LABEL_MAPS = {"panoptic"}
+"""Outputs whose elements are labels of pixels: which of two as good as equal classes a pixel gets is chance."""
+
+
+def _compare_label_maps(name: str, expected: Tensor, actual: Tensor, tolerances: Tolerances) -> float:
+    """Compare maps of segment ids [N,h,w] as masks: the least IoU of any segment's is told as a distance, 1 - IoU."""
+    if expected.shape != actual.shape:
+        raise Mismatch(name, f"the shape is {list(actual.shape)}, not {list(expected.shape)}")
+    least = 1.0
+    for image, (left, right) in enumerate(zip(expected, actual, strict=True)):
+        for label in torch.unique(torch.cat((left, right))).tolist():
+            mine, theirs = left == label, right == label
+            iou = float((mine & theirs).sum() / (mine | theirs).sum())
+            if iou < tolerances.mask_iou:
+                raise Mismatch(name, f"the segment {label} of image {image} has an IoU of {iou:.4f}")
+            least = min(least, iou)
+    return 1.0 - least
 
 
 def _compare_tensors(name: str, expected: Tensor, actual: Tensor, tolerances: Tolerances) -> float:
@@ -157,7 +174,10 @@ def _elementwise(expected: Tensor, actual: Tensor, tolerances: Tolerances) -> tu
     same = (left == right) | (torch.isnan(left) & torch.isnan(right))
     difference = torch.where(same, 0.0, (left - right).abs())
     exact = not expected.dtype.is_floating_point
-    allowed = 0.0 if exact else tolerances.atol + tolerances.rtol * left.abs()
+    # A result near zero of terms that are not is rounded as they are: what is absolute goes by the largest.
+    finite = left[torch.isfinite(left)].abs()
+    scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
+    allowed = 0.0 if exact else tolerances.atol * scale + tolerances.rtol * left.abs()
     return difference, ~same & ~(torch.isfinite(difference) & (difference <= allowed))
 
 
@@ -353,9 +373,8 @@ def box_overlap(left: Tensor, right: Tensor) -> Tensor:
     size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = size.prod(dim=-1)
     union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    # A box without area overlaps nothing: there, and as well as anywhere, sides of a thousandth pixel count as equal.
-    same = ((a - b).abs() <= _SAME_SIDE).all(dim=-1)
-    return torch.where(same, 1.0, torch.where(union > 0, shared / union, 0.0))
+    # The same box twice overlaps fully, even one that has no area or is inside out.
+    return torch.where((a == b).all(dim=-1), 1.0, torch.where(union > 0, shared / union, 0.0))
 
 
 def _box_overlap_by_row(left: Tensor, right: Tensor) -> Tensor:

@@ -59,6 +59,16 @@ def assert_tensors_close(actual: Any, expected: Any, name: str = "tensor") -> No
     np.testing.assert_allclose(got, want, rtol=RTOL, atol=ATOL, err_msg=name)
 
 
+def assert_logits_close(actual: Any, expected: Any, name: str = "logits") -> None:
+    """Compare maps of logits as tensors from before NMS, but what is absolute relative to the largest of them: a logit
+    near zero is a sum of terms that are not, and is rounded as they are.
+    """
+    got, want = to_numpy(actual), to_numpy(expected)
+    assert got.shape == want.shape, f"{name}: shape {got.shape}, expected {want.shape}"
+    scale = max(1.0, float(np.abs(want).max(initial=0.0)))
+    np.testing.assert_allclose(got, want, rtol=RTOL, atol=ATOL * scale, err_msg=name)
+
+
 def box_iou(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """[N, M]: intersection over union of upright boxes, in double precision."""
     a, b = boxes1.astype(np.float64).T[:, :, None], boxes2.astype(np.float64).T[:, None, :]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import detc
 from detc.detections import run_lengths
-from detc.frontend.detectron2.dataset import COCO_CLASSES, known_class_names
+from detc.frontend.detectron2.dataset import CITYSCAPES_CLASSES, COCO_CLASSES, COCO_STUFF, known_class_names
 from detc.frontend.structures import Boxes, Instances
 from detc.images import model_input, read_image, save_image
 from detc.picture import draw
@@ -79,6 +79,10 @@ def test_class_names_of_coco() -> None:
     coco = {"DATASETS": {"TRAIN": ("coco_2017_train",), "TEST": ("coco_2017_val",)}}
     assert len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
     assert known_class_names(coco, 80) == list(COCO_CLASSES)
+    assert known_class_names(coco, 54) == list(COCO_STUFF) and COCO_STUFF[40] == "sky"
+    cityscapes = {"DATASETS": {"TRAIN": ("cityscapes_fine_sem_seg_train",), "TEST": ()}}
+    assert known_class_names(cityscapes, 19) == list(CITYSCAPES_CLASSES)
+    assert known_class_names(cityscapes, 8) is None
     assert known_class_names(coco, 3) is None
     assert known_class_names({"DATASETS": {"TRAIN": ("mine",), "TEST": ()}}, 80) is None
     assert known_class_names({"DATASETS": {"TRAIN": (), "TEST": ()}}, 80) is None

@@ -17,6 +17,28 @@ COCO_CLASSES = (
     "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 """COCO's 80 categories in the order in which detectron2 numbers them."""
+COCO_STUFF = (
+    "things", "banner", "blanket", "bridge", "cardboard", "counter", "curtain", "door-stuff", "floor-wood",
+    "flower", "fruit", "gravel", "house", "light", "mirror-stuff", "net", "pillow", "platform",
+    "playingfield", "railroad", "river", "road", "roof", "sand", "sea", "shelf", "snow", "stairs", "tent",
+    "towel", "wall-brick", "wall-stone", "wall-tile", "wall-wood", "water", "window-blind", "window", "tree",
+    "fence", "ceiling", "sky", "cabinet", "table", "floor", "pavement", "mountain", "grass", "dirt", "paper",
+    "food", "building", "rock", "wall", "rug",
+)  # fmt: skip
+"""The stuff of COCO's panoptic annotations, after one class for all things."""
+CITYSCAPES_THINGS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+"""What Cityscapes annotates by instances."""
+CITYSCAPES_CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+    "terrain", "sky", *CITYSCAPES_THINGS,
+)  # fmt: skip
+"""All that Cityscapes annotates, by its train ids."""
+_KNOWN = {
+    "coco_": (COCO_CLASSES, COCO_STUFF),
+    "cityscapes_fine_instance_seg_": (CITYSCAPES_THINGS,),
+    "cityscapes_fine_sem_seg_": (CITYSCAPES_CLASSES,),
+}
+"""How datasets' names begin -> the lists of classes that models are trained on there."""
 
 
 def test_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +56,9 @@ def test_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_class_names(cfg: Mapping[str, Any], num_classes: int | None) -> list[str] | None:
-    """The names of COCO's classes for a model that was trained on them; None for any other."""
+    """The names of that many classes for a model that was trained on COCO or Cityscapes; None for any other."""
     datasets = [str(name) for split in ("TRAIN", "TEST") for name in cfg["DATASETS"][split]]
-    of_coco = bool(datasets) and all(name.startswith("coco_") for name in datasets)
-    return list(COCO_CLASSES) if of_coco and num_classes == len(COCO_CLASSES) else None
+    for prefix, lists in _KNOWN.items():
+        if datasets and all(name.startswith(prefix) for name in datasets):
+            return next((list(names) for names in lists if len(names) == num_classes), None)
+    return None

@@ -130,3 +130,24 @@ def test_integers_must_be_equal() -> None:
 def test_a_missing_output() -> None:
     with pytest.raises(Mismatch, match="out: it is missing"):
         compare(Reference({"out": torch.zeros(1)}, []), {}, Tolerances())
+
+
+def test_maps_of_segments_compare_by_their_pixels() -> None:
+    ids = torch.zeros(1, 20, 20, dtype=torch.int32)
+    ids[:, 10:] = 1
+    near, far = ids.clone(), ids.clone()
+    near[0, 9, 0], far[0, 9] = 1, 1
+    found = compare(Reference({"panoptic": ids}, []), {"panoptic": near}, Tolerances())
+    assert found["panoptic"] == pytest.approx(1 / 200)
+    with pytest.raises(Mismatch, match=r"the segment 0 of image 0 has an IoU of 0\.9000"):
+        compare(Reference({"panoptic": ids}, []), {"panoptic": far}, Tolerances())
+
+
+def test_what_is_absolute_goes_by_the_largest_element() -> None:
+    """A sum of terms near 1000 that comes out near 0 has their rounding."""
+    expected = torch.tensor([1000.0, 0.0])
+    assert compare(Reference({"y": expected}, []), {"y": expected + 0.009}, Tolerances())["y"] > 0.008
+    with pytest.raises(Mismatch, match="1 of 2 elements"):
+        compare(Reference({"y": expected}, []), {"y": expected + 0.011}, Tolerances())
+    with pytest.raises(Mismatch, match="1 of 2 elements"):
+        compare(Reference({"y": expected / 1000}, []), {"y": expected / 1000 + 2e-5}, Tolerances())

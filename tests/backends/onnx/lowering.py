@@ -15,6 +15,7 @@ from detc.backends.onnx.emit import emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import Builder, Graph, TensorType, evaluate, parse_type, run, verify
+from detc.onnx_artifact import OnnxArtifact
 from detc.passes.base import Context
 
 Make = Callable[..., Any]
@@ -146,3 +147,18 @@ def compile_openvino(content: bytes) -> openvino.CompiledModel:
 def input_names(compiled: openvino.CompiledModel) -> set[str]:
     """The names of a compiled model's inputs."""
     return {name for port in compiled.inputs for name in port.get_names()}
+
+
+class OpenVino:
+    """The file that compiling gave in OpenVINO, as a runtime that `detc.Detector` calls."""
+
+    def __init__(self, artifact: OnnxArtifact) -> None:
+        self.metadata = artifact.metadata
+        self.input_names = list(artifact.runtime.input_names)
+        self.output_names = list(artifact.runtime.output_names)
+        self._program = compile_openvino(artifact.model.to_bytes())
+        self._taken = input_names(self._program)
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        values = self._program({name: t.numpy() for name, t in inputs.items() if name in self._taken})
+        return {name: values[name] for name in self.output_names}
