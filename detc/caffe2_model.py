@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from typing_extensions import override
 
 from detc.backends.caffe2 import Caffe2Nets, Caffe2Runtime, emit, load_nets
 from detc.backends.caffe2.load import net_files
 from detc.backends.caffe2.proto import NetDef
 from detc.backends.caffe2.read import Source, as_net, read_net
-from detc.ir import Graph
+from detc.backends.files import atomic_write
+from detc.ir import Graph, InputError, Node, TensorType, Value, run
 
-from .caffe2_outputs import Caffe2Detections
-from .detector import Artifact
+from .caffe2_outputs import Caffe2Detections, images_per_run
+from .detector import Artifact, batch_images
+from .drawing import draw_graph
 
 
 class Caffe2Model(Artifact, nn.Module):
@@ -111,7 +117,50 @@ class Caffe2Model(Artifact, nn.Module):
         """
         self.nets.save_protobuf(output_dir)
 
+    def save_graph(
+        self, output_file: str | os.PathLike[str], inputs: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """Draw the predict net into an SVG file: operators by kind, tensors with their types, weights in their
+        operators' boxes.
+
+        With `inputs`, as the model takes them, the net is run, and every tensor is drawn with the shape that it had.
+
+        Errors:
+            InputError: the file's name does not end in .svg, or it cannot be written; the inputs are no images, or the
+                net does not take them.
+        """
+        if Path(output_file).suffix.lower() != ".svg":
+            raise InputError(f"the graph is drawn as SVG: {os.fspath(output_file)} should end in .svg")
+        # Loaded from the nets, values are called as the blobs are.
+        graph = load_nets(self.predict_net, self.init_net)
+        types = {value: str(value.type) for value in graph.values()}
+        if inputs is None:
+            svg = draw_graph(graph, types)
+        else:
+            feed = batch_images(inputs, int(self.metadata["size_divisibility"]))
+            images = images_per_run(graph)
+            rows = torch.arange(images).clamp(max=len(inputs) - 1)
+            types |= _run_types(graph, {v.name: feed[v.name][rows] for v in graph.inputs if v.name in feed})
+            svg = draw_graph(graph, types, f"as run on {images} image{'s' if images > 1 else ''}")
+        with atomic_write(output_file) as file:
+            file.write(svg.encode())
+
     @override
     def save(self, path: str | os.PathLike[str]) -> None:
         """`save_protobuf` under the name that all artifacts have."""
         self.save_protobuf(path)
+
+
+def _run_types(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[Value, str]:
+    """The type of every value in a run, with the sizes that it had there."""
+    types = {value: _type(inputs[value.name]) for value in graph.inputs if value.name in inputs}
+
+    def record(node: Node, results: Sequence[Any]) -> None:
+        types.update({value: _type(result) for value, result in zip(node.results, results, strict=True)})
+
+    run(graph, inputs, hook=record)
+    return types
+
+
+def _type(tensor: Tensor) -> str:
+    return str(TensorType(tensor.dtype, tuple(tensor.shape)))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detc.backends.caffe2 import Caffe2Runtime
 from detc.frontend.detectron2.keypoint_head import heatmaps_to_keypoints
-from detc.ir import InputError
+from detc.ir import Graph, InputError
 from detc.ir.dialects.boxes import anchors
 from detc.ir.dialects.dense import dense_inference
 
@@ -116,6 +116,12 @@ def _require(net: Caffe2Runtime, source: str, kind: str, blobs: Collection[str])
         )
 
 
+def images_per_run(graph: Graph) -> int:
+    """How many images a net takes at once; 1 where it does not say, which all nets take."""
+    images = next((value.tensor_type.shape[0] for value in graph.inputs if value.name == "im_info"), 1)
+    return images if isinstance(images, int) else 1
+
+
 class Caffe2Detections:
     """Runs a Caffe2 net on any number of images, and gives what it found as other targets' files do.
 
@@ -143,8 +149,7 @@ class Caffe2Detections:
         self.net = net
         self.metadata: Mapping[str, Any] = {"size_divisibility": 0, **net.metadata}
         self._assemble = ASSEMBLERS[kind](net, source)
-        images = net.graph.input("im_info").shape[0]
-        self._images = images if isinstance(images, int) else 1
+        self._images = images_per_run(net.graph)
 
     @property
     def input_names(self) -> list[str]:
