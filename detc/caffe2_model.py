@@ -21,7 +21,6 @@ from detc.ir import Graph, InputError, Node, TensorType, Value, run
 
 from .caffe2_outputs import Caffe2Detections, images_per_run
 from .detector import Artifact, batch_images
-from .drawing import draw_graph
 
 
 class Caffe2Model(Artifact, nn.Module):
@@ -131,6 +130,8 @@ class Caffe2Model(Artifact, nn.Module):
         """
         if Path(output_file).suffix.lower() != ".svg":
             raise InputError(f"the graph is drawn as SVG: {os.fspath(output_file)} should end in .svg")
+        from .drawing import draw_graph  # noqa: PLC0415  (whoever only runs nets need not wait for what draws them)
+
         # Loaded from the nets, values are called as the blobs are.
         graph = load_nets(self.predict_net, self.init_net)
         types = {value: str(value.type) for value in graph.values()}
