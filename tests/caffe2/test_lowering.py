@@ -232,6 +232,14 @@ CASES = {
     "avg_pool": lambda b, x: b.aten.avg_pool2d(x, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1)),
     "global": lambda b, x: b.aten.adaptive_avg_pool2d(x, output_size=(1, 1)),
     "upsample": lambda b, x: b.aten.upsample_nearest2d.vec(x, scale_factors=(2.0, 2.0)),
+    "bilinear": lambda b, x: b.aten.upsample_bilinear2d.vec(
+        b.aten.upsample_bilinear2d.vec(x, align_corners=False, scale_factors=(2.0, 3.0)),
+        align_corners=False,
+        scale_factors=(4.0, 1.0),
+    ),
+    "bilinear, corners": lambda b, x: b.aten.upsample_bilinear2d.vec(
+        x, align_corners=True, scale_factors=(2.0, 3.0)
+    ),
     "linear": lambda b, x: b.aten.linear(x, b.constant(torch.randn(3, 8))),
     "flat": lambda b, x: b.aten.linear(
         b.aten.flatten.using_ints(x, start_dim=1), b.constant(torch.randn(3, 256)), b.constant(torch.randn(3))

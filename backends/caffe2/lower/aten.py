@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from detc.ir import Builder, Dim, IRError, Node, Value
-from detc.ir.dims import floor_div
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 from detc.passes.lowering_rules import RuleTable, refuse
@@ -147,23 +146,6 @@ def adaptive_avg_pool(b: Caffe2Builder, self: Value, output_size: Any) -> Value:
         raise NoMatch("adaptive pooling to more than one cell")
     made: Value = b.caffe2.AveragePool(self, global_pooling=True)
     return made
-
-
-@TABLE.rule("aten.upsample_nearest2d.vec")
-def upsample_nearest(b: Caffe2Builder, input: Value, output_size: Any, scale_factors: Any) -> Value:
-    height, width = scale_factors or (_ratio(b.result.shape[axis], input.shape[axis]) for axis in (2, 3))
-    made: Value = b.caffe2.ResizeNearest(
-        input, order="NCHW", width_scale=float(width), height_scale=float(height)
-    )
-    return made
-
-
-def _ratio(size: Dim, of: Dim) -> float:
-    """size / of, where that is one number."""
-    ratio = floor_div(size, of)
-    if not isinstance(ratio, int) or of * ratio != size:
-        raise NoMatch(f"a resizing from {of} to {size}, which is no fixed whole factor")
-    return float(ratio)
 
 
 # Linear layers and normalization
