@@ -22,6 +22,8 @@ from detc.ir.dialects.dense import dense_inference
 Assemble: TypeAlias = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
 """assemble(blobs of a run, number of images) -> boxes, scores, classes, batch_index, ...; see `Caffe2Detections`."""
 
+_PER_IMAGE = {"sem_seg"}
+"""Outputs that have a row for each image; the others have one for each detection."""
 _SCALE_CLAMP = math.log(1000 / 16)
 """The most that a box may grow, as a logarithm: detectron2's, which its nets do not say."""
 
@@ -100,9 +102,36 @@ def assemble_retinanet(net: Caffe2Runtime, source: str) -> Assemble:
     return assemble
 
 
+def assemble_proposals(net: Caffe2Runtime, source: str) -> Assemble:
+    """Boxes and objectness logits, as they are."""
+    _require(net, source, "ProposalNetwork", ("boxes", "scores"))
+
+    def assemble(blobs: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
+        index = blobs.get("batch_index", torch.zeros(len(blobs["scores"]), dtype=torch.int64))
+        return {"boxes": blobs["boxes"], "scores": blobs["scores"], "batch_index": index}
+
+    return assemble
+
+
+def assemble_semantic(net: Caffe2Runtime, source: str) -> Assemble:
+    """Logits, as they are."""
+    _require(net, source, "SemanticSegmentor", ("sem_seg",))
+    return lambda blobs, images: {"sem_seg": blobs["sem_seg"]}
+
+
+def assemble_panoptic(net: Caffe2Runtime, source: str) -> Assemble:
+    """What an R-CNN and a SemanticSegmentor give."""
+    _require(net, source, "PanopticFPN", ("sem_seg",))
+    instances = assemble_rcnn(net, source)
+    return lambda blobs, images: {**instances(blobs, images), "sem_seg": blobs["sem_seg"]}
+
+
 ASSEMBLERS: dict[str, Callable[[Caffe2Runtime, str], Assemble]] = {
     "GeneralizedRCNN": assemble_rcnn,
     "RetinaNet": assemble_retinanet,
+    "ProposalNetwork": assemble_proposals,
+    "SemanticSegmentor": assemble_semantic,
+    "PanopticFPN": assemble_panoptic,
 }
 """Meta-architecture -> what makes, for a net of that kind, the function that follows it. It is to raise an InputError
 that names the source if the net is not what it says."""
@@ -158,7 +187,8 @@ class Caffe2Detections:
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs by name: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], and, where the net
-        has them, masks f32[D,1,S,S] and keypoints f32[D,K,3] (x, y, score).
+        has them, masks f32[D,1,S,S], keypoints f32[D,K,3] (x, y, score) and sem_seg f32[N,C,H,W]. A ProposalNetwork
+        has no classes, a SemanticSegmentor nothing but sem_seg.
 
         Errors:
             InputError: an input is missing, unknown, of another type or of a size that the net does not take.
@@ -169,11 +199,14 @@ class Caffe2Detections:
             # The last part is filled up with copies of its last image, which are left out afterwards.
             rows = torch.arange(start, start + self._images).clamp(max=total - 1)
             found = self._part({name: torch.as_tensor(value)[rows] for name, value in inputs.items()})
-            found["batch_index"] = found["batch_index"] + start
-            order = torch.argsort(found["scores"], descending=True, stable=True)
-            order = order[torch.argsort(found["batch_index"][order], stable=True)]
-            order = order[found["batch_index"][order] < total]
-            parts.append({name: value[order] for name, value in found.items()})
+            part = {name: found.pop(name)[: total - start] for name in _PER_IMAGE & set(found)}
+            if found:
+                found["batch_index"] = found["batch_index"] + start
+                order = torch.argsort(found["scores"], descending=True, stable=True)
+                order = order[torch.argsort(found["batch_index"][order], stable=True)]
+                order = order[found["batch_index"][order] < total]
+                part |= {name: value[order] for name, value in found.items()}
+            parts.append(part)
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _part(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

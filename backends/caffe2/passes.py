@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from typing_extensions import override
 
-from detc.ir import Attribute, Builder, Dim, Graph, InputError, IRError, SymExpr, Value
+from detc.ir import Attribute, Builder, Dim, Graph, InputError, SymExpr, Value
 from detc.ir.types import substitute_type
 from detc.passes import Context, Match, NoMatch, Pass, RewriteRule, apply_rules
-
-OUTPUT_NAMES = {
-    "boxes": "bbox_nms",
-    "scores": "score_nms",
-    "classes": "class_nms",
-    "batch_index": "batch_index",
-    "masks": "mask_fcn_probs",
-}
-"""What flattened instances are called -> what detectron2's exporter calls it, in its order."""
 
 
 @dataclass(frozen=True)
@@ -59,59 +50,6 @@ def _substitute(attribute: Attribute, sizes: dict[str, Dim]) -> Attribute:
     if isinstance(attribute, tuple):
         return tuple(_substitute(item, sizes) for item in attribute)
     return attribute
-
-
-@dataclass(frozen=True)
-class Caffe2Outputs(Pass):
-    """Give the outputs names and form that clients of detectron2's Caffe2 nets expect.
-
-    Before:
-        %m: f32[detections,1,28,28] = det.mask_inference(%logits, %classes)
-        return boxes=%b, scores=%s, classes=%classes, batch_index=%i, masks=%m
-    After:
-        %c: f32[detections] = aten.to.dtype(%classes, dtype=dtype.f32)
-        %m: f32[detections,80,28,28] = aten.sigmoid(%logits)
-        return bbox_nms=%b, score_nms=%s, class_nms=%c, mask_fcn_probs=%m
-
-    Masks are given for all classes, the class to be picked by the client. `batch_index` is an output only where there
-    are several images.
-    """
-
-    changes_meaning: ClassVar[bool] = True
-
-    @override
-    def apply(self, graph: Graph, context: Context) -> bool:
-        outputs = dict(graph.outputs)
-        if "classes" not in outputs or set(outputs) <= set(OUTPUT_NAMES.values()):
-            return False
-        single = next((v.shape[0] == 1 for v in graph.inputs if v.name == "im_info"), False)
-        named: dict[str, Value] = {}
-        for old, new in OUTPUT_NAMES.items():
-            if old not in outputs or (old == "batch_index" and single):
-                outputs.pop(old, None)
-                continue
-            value = outputs.pop(old)
-            if old == "classes":
-                value = self._after(graph, value, context).aten.to.dtype(value, dtype=torch.float32)
-            elif old == "masks":
-                value = self._all_classes(graph, value, context)
-            named[new] = value
-        graph.set_outputs({**named, **outputs})
-        return True
-
-    def _after(self, graph: Graph, value: Value, context: Context) -> Builder:
-        if value.producer is None:
-            raise IRError(f"{value!r} is made by no op")
-        return Builder(
-            graph, before=value.producer.next, source=value.producer.source, created_by=context.pass_name
-        )
-
-    def _all_classes(self, graph: Graph, masks: Value, context: Context) -> Value:
-        node = masks.producer
-        if node is None or node.op.name != "det.mask_inference":
-            raise IRError("the masks are not made by det.mask_inference")
-        made: Value = context.builder(graph, node).aten.sigmoid(node.operand(0))
-        return made
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from detc.passes import (
 )
 
 from .lower import LowerToCaffe2
-from .passes import Caffe2Outputs, CleanUpCaffe2, FixBatch, SplitNormalize
+from .outputs import Caffe2Outputs, DenseOutputs
+from .passes import CleanUpCaffe2, FixBatch, SplitNormalize
 
 OPTIMIZE: tuple[Pass, ...] = (
     Canonicalize(),
@@ -56,5 +57,6 @@ def caffe2_pipeline(*, postprocess: bool = False, masks: str = "roi", batch: int
         FixBatch(batch),
         # Needs to know whether there are several images.
         Caffe2Outputs(),
+        DenseOutputs(),
     )
     return Pipeline([*first, *OPTIMIZE, *LOWER])

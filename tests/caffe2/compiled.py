@@ -24,7 +24,7 @@ WITH_ORIGINAL = (
     "mask_rcnn_R_50_C4",
 )
 """The models that detectron2's exporter could write, too."""
-MODELS = (*WITH_ORIGINAL, "faster_rcnn_R_50_DC5", "cascade_mask_rcnn_R_50_FPN")
+MODELS = (*WITH_ORIGINAL, "cascade_mask_rcnn_R_50_FPN")
 
 
 @functools.cache

@@ -12,20 +12,21 @@ from typing import Any
 
 import torch
 
-from detc.ir import Constant, Dim, Node, Value
+from detc.ir import Dim, Node, Value
 from detc.ir.dialects.pooling import level_range
 from detc.passes.base import NoMatch, attribute
 from detc.passes.conversion import LoweringRule
 
 from ..ops.boxes import LOG_SIZE_LIMIT
-from .builder import FLOAT, INT32, INT64, Caffe2Builder, whole
+from .builder import FLOAT, INT32, INT64, Caffe2Builder
 
 ROIS, SPLITS = "rois", "splits"
 """What is noted: boxes and batch index -> rois; decoded boxes -> the number of rois of each image."""
 ANGLES = {"angle_bound_on": True, "angle_bound_lo": -180, "angle_bound_hi": 180, "clip_angle_thresh": 1.0}
 
 
-def _floats(values: Any) -> tuple[float, ...]:
+def floats(values: Any) -> tuple[float, ...]:
+    """Numbers of an attribute as floats."""
     return tuple(float(value) for value in values)
 
 
@@ -37,7 +38,7 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
     A batch is masked by rows and by columns instead.
     """
     data, im_info = node.operand(0), node.operand(1)
-    mean, std = (torch.tensor(_floats(node.attributes[name])) for name in ("mean", "std"))
+    mean, std = (torch.tensor(floats(node.attributes[name])) for name in ("mean", "std"))
     channels = len(mean)
     if im_info.shape[0] == 1:
         pick = b.constant(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
@@ -60,89 +61,12 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
     return result
 
 
-# Proposals
-
-
-def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
-    """GenerateProposals, of each level and image and then CollectRpnProposals of each image if there are levels."""
-    logits, deltas, cells = (node.operand_list(i) for i in range(3))
-    im_info = node.operand(3)
-    strides = [int(stride) for stride in node.attributes["strides"]]  # type: ignore[union-attr, arg-type]
-    _check_decoding(node, (1.0,) * 4)
-    b.unused(1, "the proposals' scores are no output of Caffe2's CollectRpnProposals")
-    images = whole(im_info.shape[0], "the number of images")
-    before, after = (int(node.attributes[f"{when}_nms_topk"]) for when in ("pre", "post"))  # type: ignore[arg-type]
-    per_level = {
-        "pre_nms_topN": before,
-        "post_nms_topN": after,
-        "nms_thresh": float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
-        "min_size": float(node.attributes["min_box_size"]),  # type: ignore[arg-type]
-        **ANGLES,
-        "legacy_plus_one": False,
-    }
-    anchors = [
-        _shifted(b, cell, float(node.attributes["offset"]) * stride)  # type: ignore[arg-type]
-        for cell, stride in zip(cells, strides, strict=True)
-    ]
-    if len(strides) == 1:
-        # No levels to be merged, so that the operator may have the batch.
-        rois, values = b.caffe2.GenerateProposals(
-            logits[0], deltas[0], im_info, anchors[0], spatial_scale=1.0 / strides[0], **per_level
-        )
-        values.type = values.tensor_type.with_shape(b.result.shape[0])
-    else:
-        found: list[Value] = []
-        parts = [_per_image(b, value, images) for value in (*logits, *deltas, im_info)]
-        for image in range(images):
-            *maps, size = (part[image] for part in parts)
-            levels = zip(maps, maps[len(strides) :], anchors, strides, strict=False)
-            proposed = [
-                b.caffe2.GenerateProposals(scores, moves, size, cell, spatial_scale=1.0 / stride, **per_level)
-                for scores, moves, cell, stride in levels
-            ]
-            # Only the levels' number counts; detectron2 calls an FPN's p2 to p6.
-            merged = b.caffe2.CollectRpnProposals(
-                [value for results in zip(*proposed, strict=True) for value in results],
-                rpn_max_level=len(strides) + 1,
-                rpn_min_level=2,
-                rpn_post_nms_topN=after,
-            )
-            if image:
-                merged = b.caffe2.Add(merged, b.constant([[image, 0, 0, 0, 0]], torch.float32))
-            found.append(merged)
-        rois = b.concat(found, 0)
-    rois.name = "rpn_rois"
-    # However many they are together: what the IR calls the number of proposals.
-    rois.type = rois.tensor_type.with_shape(b.result.shape[0], 5)
-    boxes_only = b.caffe2.Slice(rois, starts=(0, 1), ends=(-1, 5))
-    column = b.caffe2.Squeeze(b.caffe2.Slice(rois, starts=(0, 0), ends=(-1, 1)), dims=(1,))
-    index = b.caffe2.Cast(column, to=INT64)
-    b.note(ROIS, boxes_only, index, means=rois)
-    return [boxes_only, column, index]
-
-
-def _check_decoding(node: Node, weights: Sequence[float] | None) -> None:
-    if weights is not None and _floats(node.attributes["weights"]) != tuple(weights):
+def check_decoding(node: Node, weights: Sequence[float] | None = None) -> None:
+    """Refuse a decoding of deltas with other constants than Caffe2's, and with other weights than these."""
+    if weights is not None and floats(node.attributes["weights"]) != tuple(weights):
         raise NoMatch(f"weights {node.attributes['weights']} of the deltas: Caffe2 takes {tuple(weights)}")
     if not math.isclose(float(node.attributes["scale_clamp"]), LOG_SIZE_LIMIT, rel_tol=1e-6):  # type: ignore[arg-type]
         raise NoMatch(f"a scale_clamp of {node.attributes['scale_clamp']}: Caffe2 has {LOG_SIZE_LIMIT}")
-
-
-def _shifted(b: Caffe2Builder, cells: Value, offset: float) -> Value:
-    """The cell anchors of the first position, which lies `offset` pixels from the corner."""
-    if not offset:
-        return cells
-    if not isinstance(cells, Constant):
-        raise NoMatch("anchors that are not constant")
-    return b.graph.constant(cells.data + offset, f"{cells.name or 'anchors'}_shifted")
-
-
-def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:
-    """The batch, image by image; each keeps its first dimension. Rois of a batch are not selected by image."""
-    if images == 1:
-        return (value,)
-    parts: tuple[Value, ...] = b.caffe2.Split(value, output_count=images, axis=0)
-    return parts
 
 
 # Pooling
@@ -154,7 +78,7 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
     kind = node.attributes["pooler_type"]
     if kind not in ("ROIAlign", "ROIAlignV2"):
         raise NoMatch(f"pooling by {kind}")
-    scales = _floats(node.attributes["scales"])
+    scales = floats(node.attributes["scales"])
     height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
     rois = _rois(b, boxes, index, features[0].shape[0])
     pooling = {
@@ -210,13 +134,13 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
     users = decoded.users
     if b.graph.is_output(decoded) or len(users) != 1 or users[0].op.name not in CLIPPERS:
         raise NoMatch(f"decoded boxes that go elsewhere than into {' or '.join(CLIPPERS)}: Caffe2 clips them")
-    _check_decoding(node, None)
+    check_decoding(node)
     index, im_info = (users[0].operand(position) for position in CLIPPERS[users[0].op.name])
     transformed, splits = b.caffe2.BBoxTransform(
         _rois(b, boxes, index, im_info.shape[0]),
         deltas,
         im_info,
-        weights=_floats(node.attributes["weights"]),
+        weights=floats(node.attributes["weights"]),
         apply_scale=True,
         rotated=False,
         **ANGLES,
@@ -279,7 +203,6 @@ def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
 
 TABLE: dict[str, LoweringRule] = {
     "det.normalize": normalize,
-    "det.grid_proposals": grid_proposals,
     "det.roi_pool": roi_pool,
     "det.apply_deltas": apply_deltas,
     "det.clip_boxes": clip_boxes,

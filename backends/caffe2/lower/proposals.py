@@ -1,0 +1,178 @@
+"""Region proposals as Caffe2's operators, with the arguments that detectron2's exporter (v0.6) gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from detc.ir import Constant, Dim, Node, Value
+from detc.passes.base import NoMatch
+from detc.passes.conversion import LoweringRule
+
+from .builder import INT64, Caffe2Builder, whole
+from .det import ANGLES, ROIS, check_decoding
+
+Proposals = tuple[list[Value], list[Value]]
+"""Of one image, for each level: rois f32[n,5] (image, x0, y0, x1, y1), their scores f32[n]."""
+
+
+def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
+    """GenerateProposals, of each level and image and then CollectRpnProposals of each image if there are levels."""
+    check_decoding(node, (1.0,) * 4)
+    if len(node.operand_list(0)) == 1:
+        return _one_level(b, node)
+    limit = int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    levels = _levels(b, node)
+    return (_merged_with_scores if _wants_scores(b, node) else _merged)(b, levels, limit)
+
+
+def _one_level(b: Caffe2Builder, node: Node) -> list[Value]:
+    # No levels to be merged, so that the operator may have the batch.
+    (logits,), (deltas,), (cells,) = (node.operand_list(i) for i in range(3))
+    (stride,) = _strides(node)
+    rois, scores = b.caffe2.GenerateProposals(
+        logits,
+        deltas,
+        node.operand(3),
+        _shifted(b, cells, _offset(node) * stride),
+        spatial_scale=1.0 / stride,
+        **_arguments(b, node),
+    )
+    return _boxes_and_index(b, rois, _sized(scores, b.result.shape[0]))
+
+
+def _levels(b: Caffe2Builder, node: Node) -> list[Proposals]:
+    """Each image's proposals, level by level."""
+    logits, deltas, cells = (node.operand_list(i) for i in range(3))
+    im_info, strides = node.operand(3), _strides(node)
+    images = whole(im_info.shape[0], "the number of images")
+    anchors = [_shifted(b, cell, _offset(node) * stride) for cell, stride in zip(cells, strides, strict=True)]
+    parts = [_per_image(b, value, images) for value in (*logits, *deltas, im_info)]
+    found: list[Proposals] = []
+    for image in range(images):
+        *maps, size = (part[image] for part in parts)
+        levels = zip(maps[: len(strides)], maps[len(strides) :], anchors, strides, strict=True)
+        made = [
+            b.caffe2.GenerateProposals(
+                scores, moves, size, cell, spatial_scale=1.0 / stride, **_arguments(b, node)
+            )
+            for scores, moves, cell, stride in levels
+        ]
+        found.append(([rois for rois, _ in made], [scores for _, scores in made]))
+    return found
+
+
+def _merged(b: Caffe2Builder, images: list[Proposals], limit: int) -> list[Value]:
+    found: list[Value] = []
+    for image, (rois, scores) in enumerate(images):
+        # Only the levels' number counts; detectron2 calls an FPN's p2 to p6.
+        merged = b.caffe2.CollectRpnProposals(
+            [*rois, *scores], rpn_max_level=len(rois) + 1, rpn_min_level=2, rpn_post_nms_topN=limit
+        )
+        if image:
+            merged = b.caffe2.Add(merged, b.constant([[image, 0, 0, 0, 0]], torch.float32))
+        found.append(merged)
+    return _boxes_and_index(b, b.concat(found, 0))
+
+
+def _merged_with_scores(b: Caffe2Builder, images: list[Proposals], limit: int) -> list[Value]:
+    """CollectRpnProposals drops the scores, but not what stands where it expects the number of the image."""
+    found: list[Value] = []
+    for rois, scores in images:
+        values = b.concat(scores, 0)
+        boxes = _columns(b, b.concat(rois, 0), 1, 5)
+        scored = b.concat([b.caffe2.ExpandDims(values, dims=(1,)), boxes], 1)
+        found.append(
+            b.caffe2.CollectRpnProposals(
+                [scored, values], rpn_max_level=2, rpn_min_level=2, rpn_post_nms_topN=limit
+            )
+        )
+    if len(found) > 1:
+        # The images' numbers follow as a column, so that all is joined at once.
+        for image, rows in enumerate(found):
+            number = b.caffe2.ConstantFill(_columns(b, rows, 0, 1), value=float(image))
+            found[image] = b.concat([rows, number], 1)
+    rows = _sized(b.concat(found, 0), b.result.shape[0])
+    scores_kept = b.caffe2.Squeeze(_columns(b, rows, 0, 1), dims=(1,))
+    if len(found) > 1:
+        index = b.caffe2.Cast(b.caffe2.Squeeze(_columns(b, rows, 5, 6), dims=(1,)), to=INT64)
+    else:
+        index = b.caffe2.ConstantFill(scores_kept, value=0, dtype=INT64)
+    return [_columns(b, rows, 1, 5), scores_kept, index]
+
+
+def _sized(value: Value, rows: Dim) -> Value:
+    """The value with so many rows: what the IR calls the number of proposals, of however many images they are."""
+    value.type = value.tensor_type.with_shape(rows, *value.shape[1:])
+    return value
+
+
+def _columns(b: Caffe2Builder, rows: Value, first: int, end: int) -> Value:
+    """[n, end - first] of [n, m]."""
+    taken: Value = b.caffe2.Slice(rows, starts=(0, first), ends=(-1, end))
+    return taken
+
+
+def _boxes_and_index(b: Caffe2Builder, rois: Value, scores: Value | None = None) -> list[Value]:
+    """What the IR has for `rois`: boxes, scores and image numbers. Without scores nobody wants them."""
+    rois.name = "rpn_rois"
+    boxes = _columns(b, _sized(rois, b.result.shape[0]), 1, 5)
+    column = b.caffe2.Squeeze(_columns(b, rois, 0, 1), dims=(1,))
+    index = b.caffe2.Cast(column, to=INT64)
+    b.note(ROIS, boxes, index, means=rois)
+    return [boxes, column if scores is None else scores, index]
+
+
+def _arguments(b: Caffe2Builder, node: Node) -> dict[str, object]:
+    """Those of GenerateProposals that all levels share.
+
+    The operator keeps boxes whose sides are `min_size`, the model only larger ones. Of a box head that is true as in
+    detectron2's nets: a box without area has no features, and is no detection. Where proposals are what the net
+    gives, the next larger number makes the two the same.
+    """
+    least = torch.tensor(float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
+    if _wants_scores(b, node):
+        # Not one so small that a processor may take it for zero.
+        least = torch.nextafter(least, torch.tensor(torch.inf)).clamp(min=torch.finfo(torch.float32).tiny)
+    return {
+        "pre_nms_topN": int(node.attributes["pre_nms_topk"]),  # type: ignore[arg-type]
+        "post_nms_topN": int(node.attributes["post_nms_topk"]),  # type: ignore[arg-type]
+        "nms_thresh": float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
+        "min_size": float(least),
+        **ANGLES,
+        "legacy_plus_one": False,
+    }
+
+
+def _wants_scores(b: Caffe2Builder, node: Node) -> bool:
+    scores = node.results[1]
+    return scores.is_used or b.graph.is_output(scores)
+
+
+def _strides(node: Node) -> list[int]:
+    return [int(stride) for stride in node.attributes["strides"]]  # type: ignore[union-attr, arg-type]
+
+
+def _offset(node: Node) -> float:
+    return float(node.attributes["offset"])  # type: ignore[arg-type]
+
+
+def _shifted(b: Caffe2Builder, cells: Value, offset: float) -> Value:
+    """The cell anchors of the first position, which lies `offset` pixels from the corner."""
+    if not offset:
+        return cells
+    if not isinstance(cells, Constant):
+        raise NoMatch("anchors that are not constant")
+    return b.graph.constant(cells.data + offset, f"{cells.name or 'anchors'}_shifted")
+
+
+def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:
+    """The batch, image by image; each keeps its first dimension. Rois of a batch are not selected by image."""
+    if images == 1:
+        return (value,)
+    parts: tuple[Value, ...] = b.caffe2.Split(value, output_count=images, axis=0)
+    return parts
+
+
+TABLE: dict[str, LoweringRule] = {"det.grid_proposals": grid_proposals}
