@@ -20,6 +20,7 @@ OUTPUT_NAMES = {
     "classes": "class_nms",
     "batch_index": "batch_index",
     "masks": "mask_fcn_probs",
+    "keypoints": "kps_score",
 }
 """What flattened instances are called -> what detectron2's exporter calls it, in its order."""
 
@@ -36,8 +37,8 @@ class Caffe2Outputs(Pass):
         %m: f32[detections,80,28,28] = aten.sigmoid(%logits)
         return bbox_nms=%b, score_nms=%s, class_nms=%c, mask_fcn_probs=%m
 
-    Masks are given for all classes, the class to be picked by the client. `batch_index` is an output only where there
-    are several images.
+    Masks are given for all classes, the class to be picked by the client, and keypoints as heatmaps (`kps_score`).
+    `batch_index` is an output only where there are several images.
     """
 
     changes_meaning: ClassVar[bool] = True
@@ -58,6 +59,8 @@ class Caffe2Outputs(Pass):
                 value = self._after(graph, value, context).aten.to.dtype(value, dtype=torch.float32)
             elif old == "masks":
                 value = self._all_classes(graph, value, context)
+            elif old == "keypoints":
+                value = _producer(value, "det.keypoint_inference", "keypoints").operand(0)
             named[new] = value
         graph.set_outputs({**named, **outputs})
         return True
@@ -70,11 +73,36 @@ class Caffe2Outputs(Pass):
         )
 
     def _all_classes(self, graph: Graph, masks: Value, context: Context) -> Value:
-        node = masks.producer
-        if node is None or node.op.name != "det.mask_inference":
-            raise IRError("the masks are not made by det.mask_inference")
+        node = _producer(masks, "det.mask_inference", "masks")
         made: Value = context.builder(graph, node).aten.sigmoid(node.operand(0))
         return made
+
+
+@dataclass(frozen=True)
+class FindKeypoints(Pass):
+    """Let the net find the keypoints, by Caffe2's own approximation, where detectron2's config asks for that.
+
+    Before:
+        return bbox_nms=%b, score_nms=%s, class_nms=%c, kps_score=%h
+    After:
+        %k: f32[detections,4,17] = caffe2.HeatmapMaxKeypoint(%h, %b, should_output_softmax=True)
+        return bbox_nms=%b, score_nms=%s, class_nms=%c, keypoints_out=%k
+    """
+
+    changes_meaning: ClassVar[bool] = True
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        outputs = dict(graph.outputs)
+        if graph.level != "caffe2" or not {"kps_score", "bbox_nms"} <= set(outputs):
+            return False
+        b = Builder(graph, source="roi_heads.keypoint_head", created_by=context.pass_name)
+        found = b.caffe2.HeatmapMaxKeypoint(
+            outputs["kps_score"], outputs["bbox_nms"], should_output_softmax=True
+        )
+        named = {"kps_score": ("keypoints_out", found)}
+        graph.set_outputs(dict(named.get(name, (name, value)) for name, value in outputs.items()))
+        return True
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,7 @@ def _producer(value: Value, op: str, what: str) -> Node:
     node = value.producer
     if node is None or node.op.name != op:
         raise UnsupportedError(
-            f"a dense detector whose {what} are not made by {op}: Caffe2's clients know RetinaNet's outputs only"
+            f"the {what} are not made by {op}: Caffe2's clients know the outputs of R-CNNs and RetinaNets only"
         )
     return node
 

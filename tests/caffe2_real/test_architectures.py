@@ -9,7 +9,9 @@ import pytest
 import torch
 from typing_extensions import override
 
+import detc
 from detc.backends.caffe2 import Caffe2Runtime, emit
+from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.caffe2_outputs import Caffe2Detections
 from detc.detector import Detector
 from detc.ir import Graph
@@ -17,6 +19,7 @@ from tests import zoo
 from tests.caffe2.compiled import lowered, model
 from tests.caffe2.outputs import assert_same_outputs
 from tests.outputs import compare_output, compare_segmentations
+from tests.parity import detections, match_detections
 
 from .client import RealCaffe2
 
@@ -24,6 +27,7 @@ MODELS = (
     "cascade_mask_rcnn_R_50_FPN",
     "faster_rcnn_R_50_C4",
     "faster_rcnn_R_50_DC5",
+    "keypoint_rcnn_R_50_FPN",
     "mask_rcnn_R_50_C4",
     "mask_rcnn_X_FPN_gn",
     "panoptic_fpn_R_50",
@@ -69,3 +73,21 @@ def test_three_images_two_at_once(real: RealCaffe2, name: str) -> None:
         if name in zoo.BATCH_MODELS:
             compare_output(name, f"batch/{place}/output", output)
     compare_segmentations(found, model(name)(zoo.batch_input()))
+
+
+def test_keypoints_found_in_the_net(real: RealCaffe2) -> None:
+    name = "keypoint_rcnn_R_50_FPN"
+    graph = caffe2_pipeline(find_keypoints=True).run(detc.capture(model(name)))
+    net = RealRuntime(graph, real)
+    assert list(graph.outputs) == ["bbox_nms", "score_nms", "class_nms", "keypoints_out"]
+    detector = Detector(Caffe2Detections(net))
+    for scene in (0, 5):
+        (output,) = detector(zoo.single_input(scene))
+        found = detections(output["instances"])
+        wanted = detections(zoo.golden(name).under(f"image{scene}/output/instances"))
+        pairs = match_detections(found, wanted, thresholds=(0.05,))
+        # A parabola through three cells of the heatmap is not its bicubic interpolation.
+        ours, theirs = ([row[i] for row in pairs] for i in (0, 1))
+        distance = np.abs(found["keypoints"][ours][..., :2] - wanted["keypoints"][theirs][..., :2]).max(-1)
+        # Nor need it choose the same of two equal peaks.
+        assert (distance <= 1.5).sum() >= 0.95 * distance.size
