@@ -18,7 +18,7 @@ from detc.passes import (
 )
 
 from .lower import LowerToCaffe2
-from .outputs import Caffe2Outputs, DenseOutputs, FindKeypoints
+from .outputs import Caffe2Outputs, DenseOutputs
 from .passes import CleanUpCaffe2, FixBatch, SplitNormalize
 
 OPTIMIZE: tuple[Pass, ...] = (
@@ -43,12 +43,10 @@ LOWER: tuple[Pass, ...] = (
 )
 
 
-def caffe2_pipeline(
-    *, postprocess: bool = False, masks: str = "roi", batch: int = 1, find_keypoints: bool = False
-) -> Pipeline:
+def caffe2_pipeline(*, postprocess: bool = False, masks: str = "roi", batch: int = 1) -> Pipeline:
     """Captured graph -> graph of the level `caffe2`, for `batch` images at once.
 
-    With `find_keypoints` keypoints are not given as heatmaps, but found by Caffe2's HeatmapMaxKeypoint.
+    Append `FindKeypoints()` for a net that gives no heatmaps of keypoints, but finds them.
 
     Errors:
         InputError: postprocessing is asked for. Clients of Caffe2 nets do it: Caffe2 has no operators for it.
@@ -63,5 +61,4 @@ def caffe2_pipeline(
         Caffe2Outputs(),
         DenseOutputs(),
     )
-    last = (FindKeypoints(),) if find_keypoints else ()
-    return Pipeline([*first, *OPTIMIZE, *LOWER, *last])
+    return Pipeline([*first, *OPTIMIZE, *LOWER])

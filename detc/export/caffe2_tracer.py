@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from detc.api import TARGETS, emit, pipeline
+from detc.backends.caffe2.outputs import FindKeypoints
 from detc.backends.onnx.caffe2_ops import caffe2_onnx
 from detc.caffe2_model import Caffe2Model
 from detc.detector import batch_images
 from detc.frontend import capture
 from detc.frontend.detectron2 import load_config
-from detc.ir import Graph, InputError, UnsupportedError
+from detc.ir import InputError, UnsupportedError
 from detc.onnx_artifact import OnnxArtifact
 
 from .config import add_export_config
@@ -71,7 +72,10 @@ class Caffe2Tracer:
         Errors:
             UnsupportedError: ops that Caffe2 cannot compute; all of them are listed, each with its module.
         """
-        model = emit(self._lowered("caffe2", batch=self._batch))
+        passes = pipeline("caffe2", batch=self._batch)
+        if self._cfg["EXPORT_CAFFE2"]["USE_HEATMAP_MAX_KEYPOINT"]:
+            passes.append(FindKeypoints())
+        model = emit(passes.run(self._graph))
         assert isinstance(model, Caffe2Model)
         return model
 
@@ -86,7 +90,7 @@ class Caffe2Tracer:
         """
         if caffe2_ops:
             return caffe2_onnx(self.export_caffe2().nets)
-        artifact = emit(self._lowered("onnx"))
+        artifact = emit(pipeline("onnx").run(self._graph))
         assert isinstance(artifact, OnnxArtifact)
         return artifact.model.to_proto()
 
@@ -101,9 +105,6 @@ class Caffe2Tracer:
                 "this version of detc gives no TorchScript; export_caffe2 and export_onnx are there"
             )
         raise NotImplementedError
-
-    def _lowered(self, target: str, **options: Any) -> Graph:
-        return pipeline(target, **options).run(self._graph)
 
 
 def _count(inputs: Sequence[Mapping[str, Any]]) -> int:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from typing_extensions import override
 
-import detc
 from detc.backends.caffe2 import Caffe2Runtime, emit
-from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.caffe2_outputs import Caffe2Detections
 from detc.detector import Detector
+from detc.export import Caffe2Tracer
+from detc.frontend.detectron2 import load_config
 from detc.ir import Graph
 from tests import zoo
 from tests.caffe2.compiled import lowered, model
@@ -30,10 +30,8 @@ MODELS = (
     "keypoint_rcnn_R_50_FPN",
     "mask_rcnn_R_50_C4",
     "mask_rcnn_X_FPN_gn",
-    "panoptic_fpn_R_50",
     "retinanet_R_50_FPN",
     "rpn_R_50_FPN",
-    "semantic_R_50_FPN",
 )
 
 
@@ -77,7 +75,8 @@ def test_three_images_two_at_once(real: RealCaffe2, name: str) -> None:
 
 def test_keypoints_found_in_the_net(real: RealCaffe2) -> None:
     name = "keypoint_rcnn_R_50_FPN"
-    graph = caffe2_pipeline(find_keypoints=True).run(detc.capture(model(name)))
+    cfg = {**load_config(zoo.config_path(name)), "EXPORT_CAFFE2": {"USE_HEATMAP_MAX_KEYPOINT": True}}
+    graph = Caffe2Tracer(cfg, model(name)).export_caffe2().graph
     net = RealRuntime(graph, real)
     assert list(graph.outputs) == ["bbox_nms", "score_nms", "class_nms", "keypoints_out"]
     detector = Detector(Caffe2Detections(net))
