@@ -166,7 +166,7 @@ def _retinanet(**arguments: Any) -> Caffe2Model:
             {"meta_architecture": "GeneralizedRCNN"},
             "is no GeneralizedRCNN .* lacks bbox_nms, score_nms, class_nms",
         ),
-        ({"meta_architecture": "YOLO"}, "is a YOLO; detections are made of GeneralizedRCNN, RetinaNet only"),
+        ({"meta_architecture": "YOLO"}, "is a YOLO; detections are made of GeneralizedRCNN, RetinaNet, "),
     ],
 )
 def test_nets_without_detections(arguments: dict[str, Any], match: str) -> None:
