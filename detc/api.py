@@ -8,6 +8,7 @@ from torch import nn
 
 from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.backends.onnx.pipeline import onnx_pipeline
+from detc.backends.torchscript.pipeline import torchscript_pipeline
 from detc.frontend import capture
 from detc.ir import Graph, InputError
 from detc.passes import Observer, Pipeline
@@ -15,6 +16,7 @@ from detc.passes import Observer, Pipeline
 from .caffe2_model import Caffe2Model
 from .detector import Artifact
 from .onnx_artifact import OnnxArtifact
+from .torch_artifacts import ExportedArtifact, TorchScriptArtifact
 
 MASKS = ("roi", "pasted")
 
@@ -52,11 +54,16 @@ def _batch_option(target: str, batch: int | None) -> dict[str, int]:
     return {"batch": batch}
 
 
-TARGETS = {"onnx": onnx_pipeline, "caffe2": caffe2_pipeline}
+TARGETS = {
+    "onnx": onnx_pipeline,
+    "torchscript": torchscript_pipeline,
+    "torch-export": torchscript_pipeline,
+    "caffe2": caffe2_pipeline,
+}
 """Target -> the function that makes its pipeline."""
 FIXED_BATCH = ("caffe2",)
 """The targets whose files are for a fixed number of images."""
-SUFFIXES = {"onnx": ".onnx", "caffe2": ""}
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2", "caffe2": ""}
 """Target -> what its files' names end in; nothing where it writes a folder."""
 
 
@@ -78,18 +85,28 @@ def compile(
     """
     passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch)
     graph = capture(model, class_names=class_names)
-    return emit(passes.run(graph, observers=observers))
+    return emit(passes.run(graph, observers=observers), target)
 
 
-def emit(graph: Graph) -> Artifact:
-    """The artifact of a lowered graph, by the level it has.
+_EMITTERS: dict[str, tuple[str, Callable[[Graph], Artifact]]] = {
+    "onnx": ("onnx", OnnxArtifact),
+    "torchscript": ("torchscript", TorchScriptArtifact),
+    "torch-export": ("torchscript", ExportedArtifact),
+    "caffe2": ("caffe2", Caffe2Model.emit),
+}
+"""Target -> the level that it is emitted from, and what emits it."""
+
+
+def emit(graph: Graph, target: str | None = None) -> Artifact:
+    """The artifact of a lowered graph; without a target, that which is called like the graph's level.
 
     Errors:
-        InputError: the graph is not lowered to a target.
+        InputError: the graph is not lowered to the target, or to any.
     """
-    emitters: dict[str, Callable[[Graph], Artifact]] = {"onnx": OnnxArtifact, "caffe2": Caffe2Model.emit}
-    if graph.level not in emitters:
+    level, emitter = _EMITTERS.get(target or graph.level, (None, None))
+    if emitter is None or graph.level != level:
+        wanted = repr(target) if target else "target"
         raise InputError(
-            f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline(target) over it first"
+            f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline({wanted}) over it first"
         )
-    return emitters[graph.level](graph)
+    return emitter(graph)

@@ -42,7 +42,7 @@ def demo(folder: Path, stages: Stages) -> int:
         with stages.stage("load the model"):
             model = load_model(data / MODEL / "config.yaml", data / MODEL / "model_final.pth")
         images = {name: read_image(data / "scenes" / name) for name in SCENES}
-    artifact = compile_in_stages(model, passes, CLASS_NAMES, [DumpIR(folder / "ir")], stages)
+    artifact = compile_in_stages(model, "onnx", passes, CLASS_NAMES, [DumpIR(folder / "ir")], stages)
     with stages.stage("write the file"):
         artifact.save(folder / "model.onnx")
     with stages.stage("load the file in onnxruntime"):

@@ -22,7 +22,12 @@ from .images import model_input, read_image
 from .load import load_artifact
 from .terminal import Stages, file_size, output, print_blocks
 
-_RUNTIMES = {"onnx": "onnxruntime", "caffe2": "the interpreter"}
+_RUNTIMES = {
+    "onnx": "onnxruntime",
+    "torchscript": "TorchScript",
+    "torch-export": "torch.export",
+    "caffe2": "the interpreter",
+}
 """Target -> what runs its files here."""
 
 
@@ -62,14 +67,14 @@ def export(options: Export, stages: Stages) -> int:
 
     with stages.stage("load the model"):
         model = load_model(options.config, options.weights)
-    artifact = compile_in_stages(model, passes, options.class_names, observers, stages)
+    artifact = compile_in_stages(model, options.target, passes, options.class_names, observers, stages)
     with stages.stage("write the file"):
         artifact.save(options.output)
     _summarize(options, artifact)
     rows: list[Parity] = []
     if images:
         with stages.stage("check"):
-            detector = load_artifact(options.output)
+            detector = load_artifact(options.output, trusted=True)
             inputs = {name: model_input(image, detector.metadata) for name, image in images.items()}
             rows = check_parity(model, detector, inputs)
     print_blocks(stages.table(), *(parity_blocks(rows, _RUNTIMES[options.target]) if rows else ()))
@@ -78,6 +83,7 @@ def export(options: Export, stages: Stages) -> int:
 
 def compile_in_stages(
     model: nn.Module,
+    target: str,
     passes: Pipeline,
     class_names: Sequence[str] | None,
     observers: Sequence[Observer],
@@ -91,7 +97,7 @@ def compile_in_stages(
     with stages.stage("run the passes") as progress:
         lowered = passes.run(graph, [*observers, _ShowPass(progress, len(passes))])
     with stages.stage("emit"):
-        return emit(lowered)
+        return emit(lowered, target)
 
 
 class _ShowPass(Observer):

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from detc.backends.onnx import OnnxRuntimeModel
+from detc.backends.torchscript import ExportedRuntime, TorchScriptRuntime
 from detc.ir import InputError
 
 from .caffe2_model import Caffe2Model
-from .detector import Detector
+from .detector import Detector, Runtime
+
+_RUNTIMES: dict[str, Callable[[Path], Runtime]] = {
+    ".onnx": OnnxRuntimeModel,
+    ".ts": TorchScriptRuntime,
+    ".pt2": ExportedRuntime,
+}
+"""What a file's name ends in -> what runs it."""
 
 
-def load_artifact(path: str | os.PathLike[str]) -> Detector:
-    """A compiled detector, ready to run: an .onnx file, or a folder with a Caffe2 model.
+def load_artifact(path: str | os.PathLike[str], *, trusted: bool = False) -> Detector:
+    """A compiled detector, ready to run: an .onnx, .ts or .pt2 file, or a folder with a Caffe2 model.
+
+    A .pt2 file is loaded only when it is `trusted`: torch's format for it can hold code that runs on loading.
 
     Errors:
-        InputError: there is no such file, or it is nothing that detc wrote.
+        InputError: there is no such file, it is nothing that detc wrote, or it is to be trusted first.
     """
     file = Path(path)
     if not file.exists():
@@ -25,8 +36,13 @@ def load_artifact(path: str | os.PathLike[str]) -> Detector:
         model = Caffe2Model.load_protobuf(file)
         _ = model.runtime  # made by the first call otherwise, which is late for saying that it is no detector
         return model
-    if file.suffix.lower() != ".onnx":
+    suffix = file.suffix.lower()
+    if suffix == ".pt2" and not trusted:
         raise InputError(
-            f"cannot tell what {file} is: compiled detectors end in .onnx, or are Caffe2's folders"
+            f"loading {file} can run code that is in it; if you trust it, say so: --trust, or trusted=True"
         )
-    return Detector(OnnxRuntimeModel(file), source=str(file))
+    if suffix not in _RUNTIMES:
+        raise InputError(
+            f"cannot tell what {file} is: compiled detectors end in {', '.join(_RUNTIMES)}, or are Caffe2's folders"
+        )
+    return Detector(_RUNTIMES[suffix](file), source=str(file))

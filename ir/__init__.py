@@ -20,7 +20,7 @@ from .errors import (
     VerificationError,
 )
 from .graph import Attribute, Constant, Graph, Node, Operand, Value, map_operands
-from .interpreter import Interpreter, run
+from .interpreter import Interpreter, bind_inputs, run
 from .ops import Fresh, Op, get_op, op, register_dialect, registered_ops
 from .parser import parse_graph, parse_type
 from .printer import GraphPrinter, print_graph
@@ -63,6 +63,7 @@ __all__ = [
     "aten",
     "attribute_key",
     "attribute_keys",
+    "bind_inputs",
     "dialects",
     "difference",
     "evaluate",

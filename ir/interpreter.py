@@ -48,7 +48,8 @@ class Interpreter:
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Any], *, hook: NodeHook | None = None) -> dict[str, Any]:
         """See `run` of the module."""
-        values, sizes = self._bind_inputs(inputs)
+        sizes = bind_inputs({value.name: value.type for value in self.graph.inputs}, inputs)
+        values: dict[Value, Any] = {value: inputs[value.name] for value in self.graph.inputs}
         for node in self.graph:
             operands = [_runtime(o, values) for o in node.operands]
             attributes = {name: _resolve(a, sizes) for name, a in node.attributes.items()}
@@ -74,22 +75,25 @@ class Interpreter:
                 values.pop(value, None)
         return {name: _read(v, values) for name, v in self.graph.outputs.items()}
 
-    def _bind_inputs(self, inputs: Mapping[str, Any]) -> tuple[dict[Value, Any], dict[str, int]]:
-        known = {v.name for v in self.graph.inputs}
-        unknown = sorted(set(inputs) - known)
-        missing = sorted(known - set(inputs))
-        if unknown or missing:
-            parts = [f"missing: {', '.join(missing)}"] if missing else []
-            parts += [f"not among the inputs: {', '.join(unknown)}"] if unknown else []
-            raise InputError("; ".join(parts))
-        values: dict[Value, Any] = {}
-        sizes: dict[str, int] = {}
-        for value in self.graph.inputs:
-            problem = bind(value.type, inputs[value.name], sizes)
-            if problem:
-                raise InputError(f"the input {value.name!r} is {problem}")
-            values[value] = inputs[value.name]
-        return values, sizes
+
+def bind_inputs(types: Mapping[str, Type], inputs: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes that a graph's inputs fix, by their symbols' names. `types` says what is declared.
+
+    Errors:
+        InputError: an input is missing, unknown, or not of its declared type.
+    """
+    unknown = sorted(set(inputs) - set(types))
+    missing = sorted(set(types) - set(inputs))
+    if unknown or missing:
+        parts = [f"missing: {', '.join(missing)}"] if missing else []
+        parts += [f"not among the inputs: {', '.join(unknown)}"] if unknown else []
+        raise InputError("; ".join(parts))
+    sizes: dict[str, int] = {}
+    for name, type in types.items():
+        problem = bind(type, inputs[name], sizes)
+        if problem:
+            raise InputError(f"the input {name!r} is {problem}")
+    return sizes
 
 
 def _place(node: Node) -> str:

@@ -12,7 +12,18 @@ from typing import ClassVar, TypeAlias
 
 from typing_extensions import override
 
-from detc.ir import Builder, Dim, Graph, IRError, Node, TensorType, UnsupportedError, Value
+from detc.ir import (
+    Attribute,
+    Builder,
+    Dim,
+    Graph,
+    IRError,
+    Node,
+    SymExpr,
+    TensorType,
+    UnsupportedError,
+    Value,
+)
 from detc.ir.types import substitute_type, type_symbols
 
 from .base import Context, NoMatch, Pass
@@ -54,7 +65,7 @@ class Conversion(Pass):
     """Base of the lowering passes. A subclass gives the table, the level afterwards and the dialect."""
 
     target: ClassVar[str]
-    """The target's dialect; its ops pass through unchanged."""
+    """What the target is called; its dialect, where it has one of its own."""
     level: ClassVar[str]
     """The graph's level afterwards."""
 
@@ -67,6 +78,10 @@ class Conversion(Pass):
     @override
     def rules(self) -> Mapping[str, str]:
         return {name: f"{name}  ->  {self.target}.*" for name in sorted(self.table)}
+
+    def is_direct(self, node: Node) -> bool:
+        """Whether the target has the node's op itself: it stays as it is then."""
+        return node.op.dialect == self.target
 
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Builder:
         """The builder that rules get. Override it to give them more."""
@@ -82,9 +97,10 @@ class Conversion(Pass):
         stopped = False
         changed = graph.level != self.level
         for node in graph:
-            if node.op.dialect != self.target and (stopped := not context.may_rewrite(node.op.name)):
+            direct = self.is_direct(node)
+            if not direct and (stopped := not context.may_rewrite(node.op.name)):
                 break
-            if node.op.dialect != self.target:
+            if not direct:
                 problem = self._convert(graph, node, table, sizes, context)
                 if problem:
                     refused.append(f"{node.op.name} at {node.source or '(no module path)'}: {problem}")
@@ -150,6 +166,16 @@ def _name_sizes(made: Sequence[Node], old: Sequence[Value], new: Sequence[Value]
         for node in made:
             for result in node.results:
                 result.type = substitute_type(result.type, names)
+            for name, value in node.attributes.items():
+                node.attributes[name] = _renamed(value, names)
+
+
+def _renamed(attribute: Attribute, names: Mapping[str, Dim]) -> Attribute:
+    if isinstance(attribute, SymExpr):
+        return attribute.substitute(names)
+    if isinstance(attribute, tuple):
+        return tuple(_renamed(item, names) for item in attribute)
+    return attribute
 
 
 def _take_over(graph: Graph, old: Value, new: Value) -> None:

@@ -31,9 +31,13 @@ STEPPED = ("retinanet_R_50_FPN", "rpn_R_50_FPN", *SEGMENTING)
 """Those with ops of their own: compared after every pass, and in OpenVINO too."""
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_onnx(name, compiled, loaded):
-    assert_gives_what_detectron2_gave(name, compiled(name, postprocess=True, masks="pasted"), loaded(name))
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [("onnx", name) for name in MODELS] + [("torchscript", name) for name in MODELS if name not in STEPPED],
+)
+def test_compiled(target, name, compiled, loaded):
+    artifact = compiled(name, target=target, postprocess=True, masks="pasted")
+    assert_gives_what_detectron2_gave(name, artifact, loaded(name))
 
 
 @pytest.mark.parametrize("name", STEPPED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,14 +72,21 @@ def test_captured_graph(name, scene):
     assert_matches(run(captured(name), feed(captured(name), zoo.single_input(scene))), [wanted], "captured")
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_pass_in_the_interpreter(name, variant):
+@pytest.mark.parametrize(
+    ("target", "name", "variant"),
+    [
+        *(("onnx", name, variant) for name in MODELS for variant in VARIANTS),
+        # What comes before the lowering is the same.
+        ("torchscript", "faster_rcnn_R_50_FPN", "raw"),
+        ("torchscript", "mask_rcnn_R_50_FPN", "pasted"),
+    ],
+)
+def test_every_pass_in_the_interpreter(target, name, variant):
     """The graph after each pass gives what the graph gave before it, and in the end what detectron2 gave."""
     golden, graph = zoo.golden(name), captured(name)
     scene = zoo.single_input(3)
     inputs = [feed(graph, scene), feed(graph, zoo.single_input(5)), feed(graph, zoo.batch_input())]
-    passes = detc.pipeline("onnx", **VARIANTS[variant])
+    passes = detc.pipeline(target, **VARIANTS[variant])
     check = detc.CheckNumerics(inputs)
     lowered = passes.run(graph, observers=[check])
     # After a pass that changes what the graph means, the graph of then is the reference.
@@ -159,6 +168,63 @@ def test_openvino(name, variant):
     values = program({k: v.numpy() for k, v in feed(compiled.graph, zoo.batch_input()).items()})
     expected = compiled.runtime.run(feed(compiled.graph, zoo.batch_input()))
     assert_matches({n: values[n] for n in names}, per_image(expected, 3), "batch")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_torchscript_without_detc(name, tmp_path):
+    """The files, in a process that cannot import detc, give what detectron2 gave, batch and empty image included."""
+    golden = zoo.golden(name)
+    work: dict[str, list[dict[str, torch.Tensor]]] = {}
+    for variant, options in VARIANTS.items():
+        compiled = detc.compile(model(name), "torchscript", **options)
+        compiled.save(tmp_path / f"{variant}.ts")
+        scenes = [zoo.single_input(scene) for scene in zoo.SCENES]
+        work[variant] = [feed(compiled.graph, inputs) for inputs in (*scenes, zoo.batch_input())]
+    found = run_without_detc(tmp_path, work)
+    for variant, results in found.items():
+        for scene, outputs in zip(zoo.SCENES, results, strict=False):
+            part = "raw" if variant == "raw" else "output/instances"
+            wanted = dict(golden.under(f"image{scene}/{part}"))
+            if variant == "postprocess":
+                wanted.pop("pred_masks", None)
+                outputs.pop("masks", None)
+            assert_matches(outputs, [wanted], f"{variant}, scene {scene}")
+    reference = [r.get_fields() for r in model(name).inference(zoo.batch_input(), do_postprocess=False)]
+    assert_matches(found["raw"][-1], reference, "batch")
+    wanted = [dict(golden.under(f"batch/{place}/output/instances")) for place in range(3)]
+    canvas = found["pasted"][-1].get("masks")
+    if canvas is not None:
+        for given, image in zip(wanted, zoo.BATCH, strict=True):
+            height, width = zoo.scene(image).shape[1:]
+            bottom, right = canvas.shape[1] - height, canvas.shape[2] - width
+            given["pred_masks"] = np.pad(given["pred_masks"], ((0, 0), (0, bottom), (0, right)))
+    assert_matches(found["pasted"][-1], wanted, "batch, pasted")
+
+
+_WITHOUT_DETC = """
+import sys
+
+sys.modules["detc"] = None  # an import of it fails
+import torch, torchvision
+
+folder = sys.argv[1]
+found = {}
+for variant, feeds in torch.load(f"{folder}/work.pt").items():
+    module = torch.jit.load(f"{folder}/{variant}.ts")
+    with torch.no_grad():
+        found[variant] = [module(*inputs.values())._asdict() for inputs in feeds]
+torch.save(found, f"{folder}/found.pt")
+assert not any(name.startswith("detc.") for name in sys.modules)
+"""
+
+
+def run_without_detc(folder, work):
+    """For each variant, what the module in the folder's `<variant>.ts` gives for each of its inputs."""
+    torch.save(work, folder / "work.pt")
+    (folder / "program.py").write_text(_WITHOUT_DETC)
+    command = [sys.executable, "-W", "ignore", folder / "program.py", folder]
+    subprocess.run(command, check=True, cwd=folder)
+    return torch.load(folder / "found.pt")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

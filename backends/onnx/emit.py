@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import onnx
@@ -18,8 +17,8 @@ import onnx_graphsurgeon as gs
 import torch
 
 from detc.backends.files import atomic_write
+from detc.backends.metadata import detc_version, metadata
 from detc.ir import Constant, Dim, Graph, InputError, IRError, Node, SymExpr, TensorType, Value
-from detc.ir.types import type_symbols
 
 from .dialect import ELEMENT_TYPES, IR_VERSION, OPSET, attribute_protos, flatten, schema_of
 from .wire import SIZE_LIMIT, model_chunks, model_size, tensor_bytes
@@ -230,32 +229,3 @@ def _attribute(proto: onnx.AttributeProto) -> Any:
     if proto.type == onnx.AttributeProto.TENSOR:
         return gs.Constant(proto.t.name, onnx.numpy_helper.to_array(proto.t))
     return onnx.helper.get_attribute_value(proto)
-
-
-def metadata(graph: Graph) -> dict[str, Any]:
-    """What the model says about itself: the graph's metadata, the schema, detc's version."""
-    meanings = graph.metadata.get("meanings", {})
-
-    def entry(name: str, value: Value) -> dict[str, str]:
-        said = {"name": name, "type": str(value.type)}
-        return {**said, "meaning": meanings[name]} if name in meanings else said
-
-    multiples = {s.name: s.multiple for v in graph.inputs for s in type_symbols(v.type) if s.multiple != 1}
-    schema: dict[str, Any] = {
-        "inputs": [entry(v.name, v) for v in graph.inputs],
-        "outputs": [entry(name, v) for name, v in graph.outputs.items()],
-        "multiples": multiples,
-    }
-    return {
-        **{key: item for key, item in graph.metadata.items() if key != "meanings"},
-        "schema": schema,
-        "detc_version": detc_version(),
-    }
-
-
-def detc_version() -> str:
-    """The installed version of detc, `0` where it runs from a source tree that is not installed."""
-    try:
-        return version("detc")
-    except PackageNotFoundError:
-        return "0"

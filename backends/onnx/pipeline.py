@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from detc.passes import (
-    Canonicalize,
     CommonSubexpressions,
     DeadCode,
-    DecomposePostprocess,
-    FlattenInstances,
-    FoldBatchNorm,
     FoldConstants,
-    Fuse,
-    FuseAnchors,
-    FuseRpnHead,
-    KeepRoiMasks,
     Pass,
     Pipeline,
-    RemovePostprocess,
 )
+from detc.passes.presets import FLATTEN, OPTIMIZE, choose_outputs
 
 from .cleanup import CleanUpOnnx
 from .lower import LowerToOnnx
 
-FLATTEN: tuple[Pass, ...] = (
-    # Postprocessing is the last use of `Instances`: open it up before they are taken apart.
-    DecomposePostprocess(),
-    FlattenInstances(),
-)
-OPTIMIZE: tuple[Pass, ...] = (
-    Canonicalize(),
-    FuseAnchors(),
-    FuseRpnHead(),
-    # Before constants are folded: a fold needs the normalization's parameters as they are.
-    FoldBatchNorm(),
-    Fuse(),
-    FoldConstants(),
-    CommonSubexpressions(),
-    DeadCode(),
-)
 LOWER: tuple[Pass, ...] = (
     LowerToOnnx(),
     CleanUpOnnx(),
@@ -54,9 +30,5 @@ def onnx_pipeline(*, postprocess: bool = False, masks: str = "roi") -> Pipeline:
     Without `postprocess` the outputs are raw detections in the network's input pixels. With it, masks are "roi" (a
     grid of probabilities for each box) or "pasted" (bitmaps of the output image).
     """
-    first: tuple[Pass, ...] = ()
-    if not postprocess:
-        first = (RemovePostprocess(),)
-    elif masks == "roi":
-        first = (KeepRoiMasks(),)
+    first = choose_outputs(postprocess=postprocess, masks=masks)
     return Pipeline([*first, *FLATTEN, *OPTIMIZE, *LOWER])

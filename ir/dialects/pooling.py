@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Sequence
 
 import torch
@@ -109,3 +111,29 @@ def level_range(scales: tuple[float, ...]) -> tuple[int, int]:
     """The first and the last level of maps of these scales: scale 1/s is level log2(s)."""
     finest, coarsest = 1 / scales[0], 1 / scales[-1]
     return round(finest).bit_length() - 1, round(coarsest).bit_length() - 1
+
+
+def level_thresholds(scales: tuple[float, ...], canonical_box_size: int, canonical_level: int) -> list[float]:
+    """From which area on (float32, pixels squared) a box goes to each level but the finest.
+
+    The level grows with the area, so comparing areas is the same as computing floor(log2(...)), and exact: the
+    bounds are found by bisection over the float32 numbers with the reference formula itself.
+    """
+    least, most = level_range(scales)
+
+    def level_of(bits: int) -> int:
+        area = struct.unpack("f", struct.pack("I", bits))[0]
+        box = torch.tensor([[0.0, 0.0, 1.0, area]], dtype=torch.float32)
+        return int(assign_levels(box, scales, canonical_box_size, canonical_level)[0])
+
+    thresholds: list[float] = []
+    for level in range(1, most - least + 1):
+        low, high = 0, 0x7F7FFFFF  # positive float32 numbers sort as their bits do
+        if level_of(high) < level:
+            thresholds.append(math.inf)
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if level_of(middle) >= level else (middle, high)
+        thresholds.append(struct.unpack("f", struct.pack("I", high))[0])
+    return thresholds

@@ -18,7 +18,7 @@ _VALUES_PER_CHUNK = 1 << 24
 _EPSILON = 1e-5
 
 
-def _corners(boxes: Tensor) -> Tensor:
+def corners_of(boxes: Tensor) -> Tensor:
     """[P, 4, 2]: x and y of the corners, going round."""
     x, y, width, height, angle = boxes.unbind(-1)
     theta = angle * (math.pi / 180.0)
@@ -86,8 +86,8 @@ def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     boxes1, boxes2 = boxes1.double(), boxes2.double()
     # About the middle between them, coordinates are small and differences exact.
     middle = (boxes1[:, :2] + boxes2[:, :2]) / 2
-    corners1 = _corners(torch.cat((boxes1[:, :2] - middle, boxes1[:, 2:]), dim=1))
-    corners2 = _corners(torch.cat((boxes2[:, :2] - middle, boxes2[:, 2:]), dim=1))
+    corners1 = corners_of(torch.cat((boxes1[:, :2] - middle, boxes1[:, 2:]), dim=1))
+    corners2 = corners_of(torch.cat((boxes2[:, :2] - middle, boxes2[:, 2:]), dim=1))
     area1, area2 = boxes1[:, 2] * boxes1[:, 3], boxes2[:, 2] * boxes2[:, 3]
     shared = _intersection_area(corners1, corners2)
     empty = (area1 < 1e-14) | (area2 < 1e-14)
@@ -96,7 +96,7 @@ def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 def _bounds(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Upright bounding rectangles [N, 2], [N, 2], a little wider than the rectangles themselves."""
-    corners = _corners(boxes.double())
+    corners = corners_of(boxes.double())
     return corners.amin(1) - 1e-3, corners.amax(1) + 1e-3
 
 

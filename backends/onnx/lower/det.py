@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from detc.passes.conversion import LoweringRule
 
-from . import det_boxes, det_dense, det_masks, det_points, det_pooling, det_rpn, det_segmentation
+from . import (
+    det_boxes,
+    det_dense,
+    det_keypoints,
+    det_masks,
+    det_points,
+    det_pooling,
+    det_rpn,
+    det_segmentation,
+)
 
 TABLE: dict[str, LoweringRule] = {
     **det_boxes.TABLE,
@@ -12,6 +21,7 @@ TABLE: dict[str, LoweringRule] = {
     **det_dense.TABLE,
     **det_pooling.TABLE,
     **det_masks.TABLE,
+    **det_keypoints.TABLE,
     **det_points.TABLE,
     **det_segmentation.TABLE,
 }

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
-from detc.ir import Builder, Value
+from detc.ir import Builder, Graph, Value
+
+from ..body import body_text
 
 I64 = torch.int64
 F32 = torch.float32
@@ -128,3 +130,11 @@ def best_of_kept(b: Builder, kept: Value, scores: Value, limit: int) -> tuple[Va
 def column(b: Builder, table: Value, index: int) -> Value:
     """One column of i64[R,C] as i64[R]."""
     return b.onnx.Gather(table, b.constant(index, I64), axis=1)
+
+
+def scan(b: Builder, body: Graph, states: list[Value], rows: list[Value]) -> tuple[Value, ...]:
+    """Run the body on each row in turn: the last states, and what the steps gave, stacked."""
+    results: tuple[Value, ...] = b.onnx.Scan(
+        [*states, *rows], body=body_text(body), num_scan_inputs=len(rows), outputs=len(body.outputs)
+    )
+    return results

@@ -6,57 +6,13 @@ One graph serves all inputs of a case: batches of several sizes, images without 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
-import openvino
 import pytest
 import torch
 
-from detc.backends.onnx import OnnxRuntimeModel, emit
-from detc.backends.onnx.lower import LowerToOnnx
-from detc.backends.onnx.lower.det_pooling import level_thresholds
-from detc.ir import Builder, Graph, TensorType, run, symbol, verify
-from detc.ir.dialects.pooling import assign_levels
-from detc.passes.base import Context
-
-F32, I64 = torch.float32, torch.int64
-N, H, W, R = (symbol(name) for name in "NHWR")
-Inputs = dict[str, torch.Tensor]
-
-
-def f32(*shape: object) -> TensorType:
-    return TensorType(F32, shape)
-
-
-def i64(*shape: object) -> TensorType:
-    return TensorType(I64, shape)
-
-
-@dataclass
-class Case:
-    build: Callable[..., object]
-    inputs: dict[str, TensorType]
-    runs: list[Inputs]
-    exact: bool = False
-
-    def graph(self) -> Graph:
-        graph = Graph("case", level="flat")
-        values = [graph.add_input(name, type) for name, type in self.inputs.items()]
-        made = self.build(Builder(graph), *values)
-        results = made if isinstance(made, tuple) else (made,)
-        graph.set_outputs({f"out{i}": value for i, value in enumerate(results)})
-        verify(graph)
-        return graph
-
-
-def boxes(count: int, size: float = 100.0) -> torch.Tensor:
-    corner = torch.rand(count, 2) * size
-    return torch.cat([corner, corner + torch.rand(count, 2) * size + 1], 1)
-
-
-def info(*sizes: tuple[float, float]) -> torch.Tensor:
-    return torch.tensor([[*size, 1.0] for size in sizes])
+from detc.ir import TensorType
+from detc.ir.dialects.pooling import assign_levels, level_thresholds
+from tests.backends.onnx.det_case import CELLS, Case, H, Inputs, N, R, W, boxes, check, f32, i64, info
 
 
 def normalize() -> Case:
@@ -71,7 +27,6 @@ def normalize() -> Case:
 
 
 RPN = {"weights": (1.0, 1.0, 1.0, 1.0), "scale_clamp": 4.1, "nms_thresh": 0.7, "min_box_size": 2.0}
-CELLS = [[-8.0, -8, 8, 8], [-4, -16, 4, 16], [-16, -4, 16, 4]]
 
 
 def rpn_inputs(images: int, height: int, width: int) -> Inputs:
@@ -134,36 +89,6 @@ def single_level_rpn() -> Case:
 
     types = {"l0": f32(N, 3, H, W), "d0": f32(N, 12, H, W), "im_info": f32(N, 3)}
     return Case(build, types, [inputs(1, 6, 5), inputs(2, 9, 3)])
-
-
-def dense(regression: str, cells: int, classes: int, levels: int = 2, threshold: float = 0.3) -> Case:
-    def build(b, *maps):
-        scores, deltas = maps[:levels], maps[levels:]
-        given = b.constant(CELLS[:cells])
-        placed = [b.det.anchors(m, given, stride=4 * 2**i, offset=0.5) for i, m in enumerate(deltas)]
-        options = {"weights": (10.0, 10.0, 5.0, 5.0), "scale_clamp": 4.1} if regression == "deltas" else {}
-        limits = {"topk_candidates": 60, "nms_thresh": 0.5, "topk_per_image": 25}
-        return b.det.dense_inference(
-            list(scores),
-            list(deltas),
-            placed,
-            regression=regression,
-            score_thresh=threshold,
-            **options,
-            **limits,
-        )
-
-    def inputs(n: int, h: int, w: int) -> Inputs:
-        scores = {f"s{i}": torch.rand(n, cells * classes, h >> i, w >> i) for i in range(levels)}
-        return scores | {f"d{i}": torch.randn(n, cells * 4, h >> i, w >> i) for i in range(levels)}
-
-    types = {f"s{i}": f32(N, cells * classes, H // 2**i, W // 2**i) for i in range(levels)}
-    types |= {f"d{i}": f32(N, cells * 4, H // 2**i, W // 2**i) for i in range(levels)}
-    one_empty, all_empty = inputs(2, 8, 6), inputs(1, 4, 4)
-    for level in range(levels):
-        one_empty[f"s{level}"][0] = threshold  # not above it
-        all_empty[f"s{level}"][:] = threshold - 0.2
-    return Case(build, types, [inputs(1, 16, 12), inputs(3, 7, 5), one_empty, all_empty])
 
 
 def detections(classes: int, agnostic: bool, limit: int, threshold: float) -> Case:
@@ -392,10 +317,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "rpn-grid": lambda: rpn("grid"),
     "rpn-dense": lambda: rpn("dense"),
     "rpn-one-level": single_level_rpn,
-    "dense": lambda: dense("deltas", 3, 4),
-    "dense-distances": lambda: dense("distances", 1, 3),
-    "dense-scaled-distances-one-class": lambda: dense("scaled_distances", 1, 1),
-    "dense-one-level-two-anchors": lambda: dense("deltas", 2, 2, levels=1, threshold=-1.0),
     "detections": lambda: detections(5, False, 17, 0.05),
     "detections-class-agnostic": lambda: detections(5, True, 17, 0.05),
     "detections-one-class": lambda: detections(1, False, 17, 0.3),
@@ -416,39 +337,9 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def assert_same(expected: dict[str, torch.Tensor], actual: dict[str, object], where: str) -> None:
-    for name, want in expected.items():
-        got = torch.as_tensor(np.asarray(actual[name]))
-        assert got.shape == want.shape, f"{where}: {name} is {list(got.shape)}, not {list(want.shape)}"
-        assert got.dtype == want.dtype, f"{where}: {name} is {got.dtype}, not {want.dtype}"
-        torch.testing.assert_close(
-            got, want, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{where}: {n}: {m}"
-        )
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_lowering_agrees_with_the_body(name):
-    torch.manual_seed(7)
-    case = CASES[name]()
-    graph = case.graph()
-    lowered = graph.clone()
-    LowerToOnnx().apply(lowered, Context("lower-to-onnx"))
-    verify(lowered)
-    content = emit(lowered).to_bytes()
-    session = OnnxRuntimeModel(content)
-    # OpenVINO computes in bfloat16 by default where the processor can; parity is a matter of float32.
-    core = openvino.Core().compile_model(
-        openvino.Core().read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-    taken = {name for port in core.inputs for name in port.get_names()}
-    for number, inputs in enumerate(case.runs):
-        expected = run(graph, inputs)
-        assert_same(expected, run(lowered, inputs), f"interpreter, inputs {number}")
-        assert_same(expected, session.run(inputs), f"onnxruntime, inputs {number}")
-        if not all(torch.isfinite(v).all() for v in inputs.values()):
-            continue  # OpenVINO's comparisons hold for NaN too: it promises nothing for such numbers
-        values = core({k: v.numpy() for k, v in inputs.items() if k in taken})
-        assert_same(expected, {k: values[k] for k in expected}, f"openvino, inputs {number}")
+    check(CASES[name])
 
 
 @pytest.mark.parametrize(("size", "level"), [(224, 4), (112, 4), (56, 3)])

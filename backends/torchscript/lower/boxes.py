@@ -1,0 +1,117 @@
+"""Lowering of `det.*` on boxes to aten's and torchvision's operators."""
+
+from __future__ import annotations
+
+from detc.ir import Builder, Node, Value
+from detc.passes.conversion import LoweringRule
+
+from .common import (
+    F32,
+    I64,
+    cast,
+    centre_and_size,
+    clip,
+    columns,
+    decode,
+    finite_rows,
+    floats,
+    integer,
+    known,
+    nms_by_group,
+    number,
+    rows,
+    where_true,
+    whwh,
+)
+
+
+def normalize(b: Builder, node: Node) -> Value:
+    """(data - mean) / std, and a comparison of each row's and column's number with the image's size."""
+    data, im_info = node.operand(0), node.operand(1)
+    mean = b.constant([[[m]] for m in floats(node, "mean")], F32)
+    std = b.constant([[[s]] for s in floats(node, "std")], F32)
+    shifted = b.aten.div.Tensor(b.aten.sub.Tensor(data, mean), std)
+    height, width = (columns(b, im_info, i, i + 1, 1) for i in (0, 1))  # [N, 1]
+    row = b.aten.lt.Tensor(b.aten.arange(end=data.shape[2], dtype=I64), height)  # [N, H]
+    column = b.aten.lt.Tensor(b.aten.arange(end=data.shape[3], dtype=I64), width)
+    inside = b.aten.bitwise_and.Tensor(b.aten.unsqueeze(row, dim=2), b.aten.unsqueeze(column, dim=1))
+    made: Value = b.aten.where.ScalarOther(b.aten.unsqueeze(inside, dim=1), shifted, other=0.0)
+    return made
+
+
+def apply_deltas(b: Builder, node: Node) -> Value:
+    """Box regression for K boxes per row at once."""
+    deltas, boxes = node.operand(0), node.operand(1)
+    count = deltas.shape[0]
+    width = known(deltas.shape[1], "the number of boxes per row")
+    per_row = b.aten.reshape(deltas, shape=(count, width // 4, 4))
+    decoded = decode(b, per_row, *centre_and_size(b, b.aten.unsqueeze(boxes, dim=1)), node)
+    made: Value = b.aten.reshape(decoded, shape=(count, width))
+    return made
+
+
+def box_inference(b: Builder, node: Node) -> list[Value]:
+    """One NMS over what passes the threshold, grouped by image and class; then the best of each image.
+
+    The candidates come out by falling score. Sorted by image, which keeps that order, a detection's rank within
+    its image is its place less that of the image's first.
+    """
+    boxes, scores, batch_index, im_info = (node.operand(i) for i in range(4))
+    classes = known(scores.shape[1], "the number of classes") - 1
+    agnostic = boxes.shape[1] == 4
+    finite = b.aten.bitwise_and.Tensor(finite_rows(b, boxes), finite_rows(b, scores))  # [R]
+    foreground = columns(b, scores, 0, classes, 1)
+    candidate = b.aten.bitwise_and.Tensor(
+        b.aten.gt.Scalar(foreground, other=number(node, "score_thresh")), b.aten.unsqueeze(finite, dim=1)
+    )
+    flat = (scores.shape[0] * classes,)
+    place = where_true(b, b.aten.reshape(candidate, shape=flat))  # [C]
+    row = b.aten.floor_divide.Scalar(place, other=classes)
+    category = b.aten.remainder.Scalar(place, other=classes)
+    image = rows(b, batch_index, row)
+    per_class = b.aten.reshape(boxes, shape=(boxes.shape[0] * (1 if agnostic else classes), 4))
+    clipped = clip(b, rows(b, per_class, row if agnostic else place), rows(b, whwh(b, im_info), image))
+    score = rows(b, b.aten.reshape(foreground, shape=flat), place)
+    group = b.aten.add.Tensor(b.aten.mul.Scalar(image, other=classes), category)
+    kept = nms_by_group(b, clipped, score, group, im_info, number(node, "nms_thresh"))
+
+    by_image, order = b.aten.sort.stable(rows(b, image, kept), stable=True, dim=0, descending=False)
+    kept = rows(b, kept, order)
+    limit = integer(node, "topk_per_image")
+    if limit >= 0:
+        first = b.aten.searchsorted.Tensor(by_image, by_image)
+        rank = b.aten.sub.Tensor(b.aten.arange(end=by_image.shape[0], dtype=I64), first)
+        best = where_true(b, b.aten.lt.Scalar(rank, other=limit))
+        kept, by_image = rows(b, kept, best), rows(b, by_image, best)
+    return [rows(b, clipped, kept), rows(b, score, kept), rows(b, category, kept), by_image]
+
+
+def clip_boxes(b: Builder, node: Node) -> Value:
+    """Each box against its own image's bounds."""
+    boxes, batch_index, im_info = (node.operand(i) for i in range(3))
+    return clip(b, boxes, rows(b, whwh(b, im_info), batch_index))
+
+
+def rescale_boxes(b: Builder, node: Node) -> Value:
+    """Scale and clip, with each box's own image's factors."""
+    boxes, batch_index, im_info, output_size = (node.operand(i) for i in range(4))
+    target = whwh(b, cast(b, output_size, boxes.dtype))
+    scale = rows(b, b.aten.div.Tensor(target, whwh(b, im_info)), batch_index)
+    return clip(b, b.aten.mul.Tensor(boxes, scale), rows(b, target, batch_index))
+
+
+def nonempty(b: Builder, node: Node) -> Value:
+    """The rows both of whose sides pass the threshold."""
+    boxes = node.operand(0)
+    sides = b.aten.sub.Tensor(columns(b, boxes, 2, 4, 1), columns(b, boxes, 0, 2, 1))
+    return where_true(b, b.aten.all.dim(b.aten.gt.Scalar(sides, other=number(node, "threshold")), dim=1))
+
+
+TABLE: dict[str, LoweringRule] = {
+    "det.normalize": normalize,
+    "det.apply_deltas": apply_deltas,
+    "det.box_inference": box_inference,
+    "det.clip_boxes": clip_boxes,
+    "det.rescale_boxes": rescale_boxes,
+    "det.nonempty": nonempty,
+}

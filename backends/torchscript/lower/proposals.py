@@ -1,0 +1,259 @@
+"""Lowering of anchors and region proposals to aten's and torchvision's operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from detc.ir import Builder, Constant, Dim, Node, Value
+from detc.ir.dims import minimum
+from detc.passes.base import NoMatch
+from detc.passes.conversion import LoweringRule
+
+from .common import (
+    F32,
+    I64,
+    cast,
+    centre_and_size,
+    clip,
+    columns,
+    decode,
+    finite_rows,
+    image_numbers,
+    integer,
+    known,
+    nms_by_group,
+    number,
+    one_or_cat,
+    rows,
+    where_true,
+    whwh,
+)
+
+
+def anchors(b: Builder, node: Node) -> Value:
+    """The positions of a map's cells, times the stride, plus the cell anchors."""
+    feature, cells = node.operand(0), node.operand(1)
+    stride, offset = number(node, "stride"), number(node, "offset")
+    height, width = feature.shape[2:]
+    y, x = (
+        b.aten.mul.Scalar(b.aten.add.Scalar(b.aten.arange(end=size, dtype=F32), other=offset), other=stride)
+        for size in (height, width)
+    )
+    grid = (height, width)
+    xx = b.aten.expand(b.aten.unsqueeze(x, dim=0), size=grid)
+    yy = b.aten.expand(b.aten.unsqueeze(y, dim=1), size=grid)
+    shifts = b.aten.reshape(b.aten.stack([xx, yy, xx, yy], dim=-1), shape=(height * width, 1, 4))
+    made: Value = b.aten.reshape(b.aten.add.Tensor(shifts, cells), shape=(height * width * cells.shape[0], 4))
+    return made
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One level of what the RPN's head predicts, for each anchor by row, column and cell.
+
+    Attributes:
+        logits: f32[N,T].
+        deltas: f32[N,T,4].
+        width: how many columns the map has.
+        cells: the number of anchors at each position.
+    """
+
+    logits: Value
+    deltas: Value
+    width: Dim
+    cells: int
+
+
+def rpn_proposals(b: Builder, node: Node) -> list[Value]:
+    """TopK and NMS on each level, then TopK on each image."""
+    return _Proposals(b, node, _two_maps(b, node)).over(node.operand_list(2))
+
+
+def grid_proposals(b: Builder, node: Node) -> list[Value]:
+    """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
+    return _Proposals(b, node, _two_maps(b, node)).over_grid(node.operand_list(2))
+
+
+def dense_proposals(b: Builder, node: Node) -> list[Value]:
+    """As `grid_proposals`, where the two kinds of maps are one."""
+    levels: list[_Level] = []
+    for both in node.operand_list(0):
+        cells = known(both.shape[1], "the number of anchors per position") // 5
+        flat = _flatten(b, both, cells, 5)
+        logits = b.aten.select.int(flat, dim=2, index=0)
+        levels.append(_Level(logits, columns(b, flat, 1, 5, 2), both.shape[3], cells))
+    return _Proposals(b, node, levels).over_grid(node.operand_list(1))
+
+
+def _two_maps(b: Builder, node: Node) -> list[_Level]:
+    """The levels where logits and deltas are maps of their own, the node's first two operands."""
+    levels: list[_Level] = []
+    for logits, deltas in zip(node.operand_list(0), node.operand_list(1), strict=True):
+        cells = known(logits.shape[1], "the number of anchors per position")
+        scores = b.aten.select.int(_flatten(b, logits, cells, 1), dim=2, index=0)
+        levels.append(_Level(scores, _flatten(b, deltas, cells, 4), logits.shape[3], cells))
+    return levels
+
+
+def _flatten(b: Builder, maps: Value, cells: int, each: int) -> Value:
+    """A map [N,A*each,h,w] as [N,h*w*A,each]."""
+    images, _, height, width = maps.shape
+    moved = b.aten.permute(maps, dims=(0, 2, 3, 1))
+    made: Value = b.aten.reshape(moved, shape=(images, height * width * cells, each))
+    return made
+
+
+class _Proposals:
+    """Emits what all forms of proposals share. K is the number of candidates of an image, over all levels."""
+
+    def __init__(self, b: Builder, node: Node, levels: Sequence[_Level]) -> None:
+        self.b, self.node, self.levels = b, node, levels
+        self.im_info = node.operand(len(node.operands) - 1)
+        self.images = levels[0].logits.shape[0]
+        before = integer(node, "pre_nms_topk")
+        self.counts = [minimum(before, level.logits.shape[1]) for level in levels]
+        best = [
+            b.aten.topk(level.logits, k=count, dim=1)
+            for level, count in zip(levels, self.counts, strict=True)
+        ]
+        self.scores = [values for values, _ in best]
+        self.indices = [index for _, index in best]
+
+    def over(self, anchors: Sequence[Value]) -> list[Value]:
+        """The proposals where the anchors f32[T,4] of each level are given."""
+        b = self.b
+        placed = [
+            b.aten.reshape(
+                rows(b, anchor, b.aten.reshape(index, shape=(self.images * count,))),
+                shape=(self.images, count, 4),
+            )
+            for anchor, index, count in zip(anchors, self.indices, self.counts, strict=True)
+        ]
+        return self._select(*centre_and_size(b, one_or_cat(b, placed, 1)))
+
+    def over_grid(self, given: Sequence[Value]) -> list[Value]:
+        """The proposals where the cell anchors f32[A,4] of each level are given."""
+        b, node = self.b, self.node
+        constants = [c.data for c in given if isinstance(c, Constant)]
+        per_cell = {level.cells for level in self.levels}
+        if len(constants) != len(given) or len(per_cell) != 1:
+            raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
+        count, cells = per_cell.pop(), torch.cat(constants)
+        strides = node.attributes["strides"]
+        assert isinstance(strides, tuple)
+        step = torch.tensor(strides, dtype=F32, device=cells.device)[:, None]
+        sizes = cells[:, 2:] - cells[:, :2]
+        centres = cells[:, :2] + 0.5 * sizes + (number(node, "offset") * step).repeat_interleave(count, dim=0)
+
+        index = one_or_cat(b, self.indices, 1)  # [N, K]
+        level_of = self._by_level(range(len(self.levels)))  # [K]
+        width = self._by_level([level.width for level in self.levels])
+        cell = b.aten.add.Tensor(
+            b.aten.remainder.Scalar(index, other=count), b.aten.mul.Scalar(level_of, other=count)
+        )
+        position = b.aten.floor_divide.Scalar(index, other=count)
+        x, y = b.aten.remainder.Tensor(position, width), b.aten.floor_divide(position, width)
+        grid = cast(b, b.aten.stack([x, y], dim=-1), F32)
+        shift = b.aten.mul.Tensor(grid, rows(b, b.graph.constant(step, "strides"), level_of))
+        flat, total = b.aten.reshape(cell, shape=(self.images * self._total,)), (self.images, self._total, 2)
+        own = [
+            b.aten.reshape(rows(b, b.graph.constant(table, name), flat), shape=total)
+            for table, name in ((centres, "anchor_centres"), (sizes, "anchor_sizes"))
+        ]
+        return self._select(b.aten.add.Tensor(shift, own[0]), own[1])
+
+    @property
+    def _total(self) -> Dim:
+        total: Dim = 0
+        for count in self.counts:
+            total = total + count
+        return total
+
+    def _by_level(self, values: Sequence[Dim]) -> Value:
+        """A number of each level for its candidates: i64[K]."""
+        parts = [
+            self.b.aten.full(size=(count,), fill_value=value, dtype=I64)
+            for value, count in zip(values, self.counts, strict=True)
+        ]
+        return one_or_cat(self.b, parts, 0)
+
+    def _select(self, centre: Value, size: Value) -> list[Value]:
+        """Decode the candidates on the anchors [N,K,2], and choose among them."""
+        b, node = self.b, self.node
+        deltas = [
+            b.aten.gather(
+                level.deltas,
+                b.aten.expand(b.aten.unsqueeze(index, dim=2), size=(self.images, count, 4)),
+                dim=1,
+            )
+            for level, index, count in zip(self.levels, self.indices, self.counts, strict=True)
+        ]
+        scores = one_or_cat(b, self.scores, 1)  # [N, K]
+        decoded = decode(b, one_or_cat(b, deltas, 1), centre, size, node)
+        boxes = clip(b, decoded, b.aten.unsqueeze(whwh(b, self.im_info), dim=1))
+        sides = b.aten.sub.Tensor(columns(b, boxes, 2, 4), columns(b, boxes, 0, 2))
+        big = b.aten.all.dim(b.aten.gt.Scalar(sides, other=number(node, "min_box_size")), dim=-1)
+        finite = b.aten.bitwise_and.Tensor(finite_rows(b, decoded), b.aten.isfinite(scores))
+        valid = b.aten.bitwise_and.Tensor(finite, big)
+        kept = b.aten.bitwise_and.Tensor(valid, self._survivors(boxes, scores, valid))
+
+        # The best of each image, as many as there are: what did not survive sorts behind all that did.
+        most = minimum(integer(node, "post_nms_topk"), self._total)
+        contest = b.aten.where.ScalarOther(kept, scores, other=-math.inf)
+        best, index = b.aten.topk(contest, k=most, dim=1)
+        found = where_true(
+            b, b.aten.reshape(b.aten.gt.Scalar(best, other=-math.inf), shape=(self.images * most,))
+        )
+        image = b.aten.floor_divide.Scalar(found, other=most)
+        place = rows(b, b.aten.reshape(index, shape=(self.images * most,)), found)
+        start = b.aten.mul.Scalar(image, other=self._total)
+        flat = b.aten.reshape(boxes, shape=(self.images * self._total, 4))
+        return [
+            rows(b, flat, b.aten.add.Tensor(start, place)),
+            rows(b, b.aten.reshape(best, shape=(self.images * most,)), found),
+            image,
+        ]
+
+    def _survivors(self, boxes: Value, scores: Value, valid: Value) -> Value:
+        """Who is left after the NMS of each level: bool[N,K].
+
+        A box of no size overlaps with none: those that are not valid are made such, and their number stays.
+        """
+        b, images = self.b, self.images
+        contest = b.aten.where.ScalarOther(b.aten.unsqueeze(valid, dim=2), boxes, other=0.0)
+        limit = number(self.node, "nms_thresh")
+        parts: list[Value] = []
+        start: Dim = 0
+        for count in self.counts:
+            own = [
+                b.aten.slice.Tensor(value, dim=1, start=start, end=start + count)
+                for value in (contest, scores)
+            ]
+            group = b.aten.expand(
+                b.aten.unsqueeze(image_numbers(b, self.im_info), dim=1), size=(images, count)
+            )
+            kept = nms_by_group(
+                b,
+                b.aten.reshape(own[0], shape=(images * count, 4)),
+                b.aten.reshape(own[1], shape=(images * count,)),
+                b.aten.reshape(group, shape=(images * count,)),
+                self.im_info,
+                limit,
+            )
+            none = b.aten.full(size=(images * count,), fill_value=False, dtype=torch.bool)
+            mask = b.aten.index_fill.int_Scalar(none, kept, dim=0, value=True)
+            parts.append(b.aten.reshape(mask, shape=(images, count)))
+            start = start + count
+        return one_or_cat(b, parts, 1)
+
+
+TABLE: dict[str, LoweringRule] = {
+    "det.anchors": anchors,
+    "det.rpn_proposals": rpn_proposals,
+    "det.grid_proposals": grid_proposals,
+    "det.dense_proposals": dense_proposals,
+}
