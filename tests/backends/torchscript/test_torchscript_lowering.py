@@ -15,14 +15,11 @@ from tests.backends.onnx.det_case import assert_same
 CASES = {**test_det_lowering.CASES, **test_det_dense.CASES}
 
 NOT_YET = {
-    "det.box_point_sample",
-    "det.class_logits",
-    "det.dense_inference",
-    "det.panoptic_combine",
-    "det.point_sample",
-    "det.put_points",
-    "det.sem_seg_postprocess",
-    "det.uncertain_points",
+    *("det.box_point_sample", "det.point_sample", "det.put_points", "det.uncertain_points"),
+    *("det.class_logits", "det.dense_inference", "det.keypoint_inference", "det.rescale_keypoints"),
+    *("det.panoptic_combine", "det.sem_seg_postprocess"),
+    *("det.rotated_anchors", "det.rotated_apply_deltas", "det.rotated_box_inference", "det.rotated_nonempty"),
+    *("det.rotated_rescale_boxes", "det.rotated_roi_pool", "det.rotated_rpn_proposals"),
 }
 
 
