@@ -1,4 +1,4 @@
-"""The command line: export, run, show, passes, opt, bisect, analyze, demo.
+"""The command line: export, run, show, passes, opt, bisect, report, analyze, demo.
 
 What the user can mend is one message, `detc: error: ...`, and exit status 2; a check that finds a difference is
 status 1. A fault of detc's own keeps its traceback.
@@ -23,7 +23,12 @@ from typing import NoReturn
 from rich_argparse import RichHelpFormatter
 
 from .terminal import Stages, output, print_blocks
-from .workbench.options import add_analyze_options, add_bisect_options, add_opt_options
+from .workbench.options import (
+    add_analyze_options,
+    add_bisect_options,
+    add_opt_options,
+    add_report_options,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -180,6 +185,11 @@ def _add_workbench(commands: argparse._SubParsersAction[_Parser]) -> None:
         "Find the pass, and the rewrite in it, that breaks a graph; write the smallest graph that shows it.",
     )  # fmt: skip
     add_bisect_options(bisect)
+    report = _command(
+        commands, "report", _report,
+        "Write a page that shows what each pass did: diffs, the graph drawn, rules, differences.",
+    )  # fmt: skip
+    add_report_options(report)
     analyze = _command(
         commands, "analyze", _analyze,
         "What a graph costs: FLOPs and parameters by module, memory for activations, dominators.",
@@ -287,6 +297,14 @@ def _analyze(options: argparse.Namespace, stages: Stages) -> int:
         from .workbench.faults import reported
 
     return reported(lambda: analyze(options, stages))
+
+
+def _report(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .workbench.faults import reported
+        from .workbench.reporting import report
+
+    return reported(lambda: report(options, stages))
 
 
 def _bisect(options: argparse.Namespace, stages: Stages) -> int:

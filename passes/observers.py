@@ -8,15 +8,16 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
 from typing_extensions import override
 
-from detc.ir import Graph, GraphPrinter, Node, Value, print_graph, verify
+from detc.ir import Graph, Node, verify
 
 from .base import Pass
+from .lines import StableLines, changed_lines, graph_lines
 
 
 class Observer:
@@ -45,11 +46,6 @@ class VerifyEach(Observer):
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
         verify(graph, after=pass_.name)
-
-
-def comes_from(node: Node, module: str | None) -> bool:
-    """Whether a node comes from the module of that path, or from inside it. None stands for the whole model."""
-    return module is None or node.source == module or node.source.startswith(f"{module}.")
 
 
 class _Print(Observer):
@@ -91,27 +87,6 @@ class PrintAfter(_Print):
         self._show("after", graph, pass_, index)
 
 
-def graph_lines(graph: Graph, module: str | None = None) -> Iterator[str]:
-    """The graph as text, line by line; with `module` only the nodes of that part, and how many stand in between."""
-    if module is None:
-        yield from print_graph(graph).splitlines()
-        return
-    printer = GraphPrinter(graph)
-    yield f"graph {graph.name} (level={graph.level}) {{"
-    left_out = 0
-    for node in graph:
-        if not comes_from(node, module):
-            left_out += 1
-            continue
-        if left_out:
-            yield f"  # ... {left_out} nodes"
-        left_out = 0
-        yield f"  {printer.node(node)}"
-    if left_out:
-        yield f"  # ... {left_out} nodes"
-    yield "}"
-
-
 class PrintChanged(Observer):
     """Prints, after each pass, the lines of the nodes that it took away, changed or made.
 
@@ -125,20 +100,19 @@ class PrintChanged(Observer):
         self._stream = stream
         self._color = color
         self._module = module
-        self._names: dict[Value, str] = {}
-        self._taken: set[str] = set()
+        self._printer = StableLines()
         self._lines: dict[object, str] = {}
 
     @override
     def start(self, graph: Graph) -> None:
-        self._names, self._taken = {}, set()
-        self._lines = self._print(graph)
+        self._printer = StableLines()
+        self._lines = self._printer.lines(graph, self._module)
 
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
-        old, self._lines = self._lines, self._print(graph)
+        old, self._lines = self._lines, self._printer.lines(graph, self._module)
         stream = self._stream or sys.stdout
-        diff = list(_diff(old, self._lines))
+        diff = list(changed_lines(old, self._lines))
         if not diff:
             print(f"# {index:03d} {pass_.spec}: no change", file=stream)
             return
@@ -147,50 +121,6 @@ class PrintChanged(Observer):
         for line in diff:
             code = "31" if line.startswith("-") else "32"
             print(f"\x1b[{code}m{line}\x1b[0m" if self._color else line, file=stream)
-
-    def _print(self, graph: Graph) -> dict[object, str]:
-        printer = GraphPrinter(graph)
-        for value, name in printer.names.items():
-            if value not in self._names:
-                self._names[value] = self._fresh(name)
-        printer.names = self._names
-        lines: dict[object, str] = {}
-        if self._module is None:
-            lines["level"] = f"level={graph.level}"
-            for value in graph.inputs:
-                lines[value] = f"input {printer.value(value)}: {value.type}"
-        for node in graph:
-            if comes_from(node, self._module):
-                lines[node] = printer.node(node)
-        if self._module is None:
-            for name, value in graph.outputs.items():
-                lines["output", name] = f"return {name}={printer.value(value)}"
-        return lines
-
-    def _fresh(self, name: str) -> str:
-        fresh, number = name, len(self._taken)
-        while fresh in self._taken:
-            fresh, number = (str(number) if name.isdigit() else f"{name}_{number}"), number + 1
-        self._taken.add(fresh)
-        return fresh
-
-
-def _diff(old: dict[object, str], new: dict[object, str]) -> Iterator[str]:
-    """Removed lines where they stood, added ones where they stand. Lines are known by what they print."""
-    waiting = iter(old)
-    for key, line in new.items():
-        if key in old:
-            for earlier in waiting:
-                if earlier not in new:
-                    yield f"- {old[earlier]}"
-                if earlier == key:
-                    break
-            if old[key] != line:
-                yield f"- {old[key]}"
-                yield f"+ {line}"
-        else:
-            yield f"+ {line}"
-    yield from (f"- {old[earlier]}" for earlier in waiting if earlier not in new)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,21 @@ def add_analyze_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `detc report`."""
+    add_source_options(parser)
+    add_pipeline_options(parser)
+    parser.add_argument(
+        "--check", nargs="*", metavar="IMAGE",
+        help="also run the graph after each pass, on images, or without any on the inputs beside the file or random "
+        "ones, and show how far the results are from the start",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", default=Path("report.html"),
+        help="the page to write; default: report.html",
+    )  # fmt: skip
+
+
 def add_bisect_options(parser: argparse.ArgumentParser) -> None:
     """The options of `detc bisect`."""
     add_source_options(parser)
