@@ -19,9 +19,12 @@ from detc.ir import Graph, InputError
 from detc.ir.dialects.boxes import anchors
 from detc.ir.dialects.dense import dense_inference
 
+from .metadata import check_metadata
+
 Assemble: TypeAlias = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
 """assemble(blobs of a run, number of images) -> boxes, scores, classes, batch_index, ...; see `Caffe2Detections`."""
 
+_MOST_IMAGES = 4096
 _PER_IMAGE = {"sem_seg"}
 """Outputs that have a row for each image; the others have one for each detection."""
 _SCALE_CLAMP = math.log(1000 / 16)
@@ -147,7 +150,8 @@ def _require(net: Caffe2Runtime, source: str, kind: str, blobs: Collection[str])
 
 def images_per_run(graph: Graph) -> int:
     """How many images a net takes at once; 1 where it does not say, which all nets take."""
-    images = next((value.tensor_type.shape[0] for value in graph.inputs if value.name == "im_info"), 1)
+    shapes = (value.tensor_type.shape for value in graph.inputs if value.name == "im_info")
+    images = next((shape[0] for shape in shapes if shape), 1)
     return images if isinstance(images, int) else 1
 
 
@@ -177,8 +181,11 @@ class Caffe2Detections:
             )
         self.net = net
         self.metadata: Mapping[str, Any] = {"size_divisibility": 0, **net.metadata}
+        check_metadata(self.metadata, source)
         self._assemble = ASSEMBLERS[kind](net, source)
         self._images = images_per_run(net.graph)
+        if not 1 <= self._images <= _MOST_IMAGES:
+            raise InputError(f"{source} takes {self._images} images at once")
 
     @property
     def input_names(self) -> list[str]:
@@ -212,6 +219,9 @@ class Caffe2Detections:
     def _part(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         blobs = {name: torch.tensor(value) for name, value in self.net.run(inputs).items()}
         try:
-            return self._assemble(blobs, self._images)
-        except (RuntimeError, IndexError) as error:
+            found = self._assemble(blobs, self._images)
+        except (RuntimeError, IndexError, ValueError, OverflowError) as error:
             raise InputError(f"what the net gives are no detections: {error}") from error
+        if not found["boxes"].isfinite().all():
+            raise InputError("what the net gives are no detections: some boxes are not finite")
+        return found

@@ -18,6 +18,7 @@ from detc.ir.dialects.masks import paste_masks
 from detc.ir.dialects.postprocess import postprocess
 
 from .images import model_input
+from .metadata import check_metadata
 from .segmentation import add_segmentations
 
 _R_CNN = {
@@ -65,6 +66,7 @@ class Detector:
             raise InputError(
                 f"{source} is no detector that detc wrote: it lacks the input 'data' or detc's metadata"
             )
+        check_metadata(self.metadata, source)
 
     @property
     def class_names(self) -> list[str]:

@@ -22,11 +22,9 @@ from detc.ir import Constant, Graph, InputError, IRError, Node, Value
 
 from .arguments import make_operator, set_argument
 from .dialect import ALL_OUTPUTS, LEAST_OUTPUTS
-from .load import INIT_FILE, METADATA, PREDICT_FILE, TEXT_FILE, multiples
+from .load import INIT_FILE, METADATA, PREDICT_FILE, SIZE_LIMIT, TEXT_FILE, multiples
 from .proto import NetDef
 
-SIZE_LIMIT = 2**31 - 1
-"""What protobuf readers take at most, in bytes."""
 _FILLS = {
     torch.float32: "GivenTensorFill",
     torch.float64: "GivenTensorDoubleFill",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ from .read import Source, as_net
 
 METADATA = "detc"
 """The net argument in which detc writes what it knows about the model, as JSON."""
+SIZE_LIMIT = 2**31 - 1
+"""What protobuf readers take at most, in bytes."""
 SERIALIZED_ANCHORS = "serialized_anchor_generator"
 PREDICT_FILE, INIT_FILE, TEXT_FILE = "model.pb", "model_init.pb", "model.pbtxt"
 
@@ -122,6 +124,7 @@ class _Loader:
         self._graph = Graph(_graph_name(predict.name), "caffe2")
         self._builder = Builder(self._graph, created_by="load")
         self._blobs: dict[str, Value] = {}
+        self._size = 0
 
     def load(self) -> Graph:
         self._refuse_unknown()
@@ -130,6 +133,7 @@ class _Loader:
             self._weight(op)
         made = set(self._blobs)
         missing: list[str] = []
+        self._refuse_absent_weights(made)
         for name in self._predict.external_input:
             if name not in made and name not in self._blobs:
                 self._blobs[name] = self._graph.add_input(name, self._input_type(name))
@@ -143,7 +147,7 @@ class _Loader:
                 self._operator(op)
         missing += [name for name in self._predict.external_output if name not in self._blobs]
         if missing:
-            raise InputError(f"blobs that nothing makes: {', '.join(dict.fromkeys(missing))}")
+            self._refuse_missing(missing)
         self._graph.set_outputs({name: self._blobs[name] for name in self._predict.external_output})
         if not self._graph.outputs:
             raise InputError("the net has no outputs")
@@ -156,6 +160,24 @@ class _Loader:
 
     def _placeholder(self) -> Value:
         return Value(TensorType(torch.float32, ()))
+
+    def _refuse_absent_weights(self, made: Collection[str]) -> None:
+        known = {*made, *self._given, "data", "im_info"}
+        absent = [name for name in dict.fromkeys(self._predict.external_input) if name not in known]
+        if absent:
+            raise InputError(
+                f"the predict net takes blobs that the init net does not make: {', '.join(absent)}; is it another "
+                "model's init net? If they are inputs, give their types"
+            )
+
+    def _refuse_missing(self, missing: Sequence[str]) -> None:
+        later = {name for op in self._predict.op for name in op.output}
+        kinds = {
+            "blobs that nothing makes": [name for name in missing if name not in later],
+            "blobs that are used before they are made": [name for name in missing if name in later],
+        }
+        problems = [f"{kind}: {', '.join(dict.fromkeys(names))}" for kind, names in kinds.items() if names]
+        raise InputError("; ".join(problems))
 
     def _refuse_unknown(self) -> None:
         unknown = [line for net in (self._init, self._predict) for line in unsupported_operators(net)]
@@ -173,7 +195,7 @@ class _Loader:
                 type = parse_type(text["type"], text.get("multiples", {}))
                 if isinstance(type, TensorType):
                     self._given.setdefault(name, type)
-        except (ValueError, TypeError, AttributeError, KeyError, IRError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, IRError) as error:
             raise InputError(f"the net's argument {METADATA!r} is not what detc writes: {error}") from error
         self._graph.metadata.update(metadata)
         self._graph.metadata["net_arguments"] = arguments
@@ -187,6 +209,11 @@ class _Loader:
                 f"the init net holds the operator {op.type}; only fills with given values can be weights"
             )
         (data,) = run_operator(op, ())
+        self._size += data.numel() * data.element_size()
+        if self._size > SIZE_LIMIT:
+            raise InputError(
+                "the init net asks for more than 2 GiB of weights, which is more than a net can hold"
+            )
         name = op.output[0]
         # A blob that is filled twice is what it was filled with last.
         self._graph.weights.pop(name, None)
@@ -200,9 +227,7 @@ class _Loader:
             multiple = max(step, 1) if isinstance(step, int) else 1
             dims = (symbol("N"), symbol("C"), symbol("H", multiple), symbol("W", multiple))
             return TensorType(torch.float32, dims)
-        if name == "im_info":
-            return TensorType(torch.float32, (symbol("N"), 3))
-        raise InputError(f"the type of the input {name!r} is not known, and no weight has that name: give it")
+        return TensorType(torch.float32, (symbol("N"), 3))  # im_info
 
     def _operator(self, op: OperatorDef) -> None:
         if op.type.startswith("GivenTensor") and not op.input and len(op.output) == 1:
@@ -218,7 +243,8 @@ class _Loader:
             if known.operands and known.operands[-1].variadic:
                 operands = [tuple(values)]
             node = self._builder.node(known, operands, attributes)
-        except DetcError as error:
+        except (DetcError, ArithmeticError, ValueError, TypeError, IndexError) as error:
+            # The last ones where a rule computes with what an argument says, such as a scale of NaN.
             made = ", ".join(op.output) or "nothing"
             raise InputError(f"the operator {op.type} that makes {made}: {error}") from error
         if len(op.output) > len(node.results):

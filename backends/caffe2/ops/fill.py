@@ -17,8 +17,10 @@ from ..errors import InputError
 from .shape import tensor_type
 
 Values = Sequence[float] | Tensor
-_MAX_ELEMENTS: Final = 1 << 31
+_MAX_ELEMENTS: Final = 1 << 29
 """A net can ask for any shape in a few bytes; more than this is no network's weight."""
+
+_MAX_RANK: Final = 32
 
 
 def _filled(values: Values, shape: Sequence[int], dtype: torch.dtype, name: str) -> Tensor:
@@ -35,7 +37,7 @@ def _count(shape: Sequence[int], name: str) -> int:
         if size < 0:
             raise InputError(f"{name}: the shape {list(shape)}")
         count *= size
-    if count > _MAX_ELEMENTS:
+    if count > _MAX_ELEMENTS or len(shape) > _MAX_RANK or max(shape, default=0) >= 1 << 62:
         raise InputError(f"{name}: the shape {list(shape)} is too large")
     return count
 
