@@ -21,6 +21,7 @@ from detc.ir import Graph, InputError, Node, TensorType, Value, run
 
 from .caffe2_outputs import Caffe2Detections, images_per_run
 from .detector import Artifact, batch_images
+from .metadata import check_metadata
 
 
 class Caffe2Model(Artifact, nn.Module):
@@ -58,6 +59,7 @@ class Caffe2Model(Artifact, nn.Module):
         self.graph = load_nets(self.predict_net, self.init_net) if graph is None else graph
         self.metadata = {"size_divisibility": 0, **self.graph.metadata}
         self._name = name
+        check_metadata(self.metadata, name)
 
     @staticmethod
     def emit(graph: Graph) -> Caffe2Model:

@@ -19,8 +19,6 @@ from detc.ir import Graph, InputError
 from detc.ir.dialects.boxes import anchors
 from detc.ir.dialects.dense import dense_inference
 
-from .metadata import check_metadata
-
 Assemble: TypeAlias = Callable[[Mapping[str, Tensor], int], dict[str, Tensor]]
 """assemble(blobs of a run, number of images) -> boxes, scores, classes, batch_index, ...; see `Caffe2Detections`."""
 
@@ -181,7 +179,6 @@ class Caffe2Detections:
             )
         self.net = net
         self.metadata: Mapping[str, Any] = {"size_divisibility": 0, **net.metadata}
-        check_metadata(self.metadata, source)
         self._assemble = ASSEMBLERS[kind](net, source)
         self._images = images_per_run(net.graph)
         if not 1 <= self._images <= _MOST_IMAGES:
@@ -222,6 +219,6 @@ class Caffe2Detections:
             found = self._assemble(blobs, self._images)
         except (RuntimeError, IndexError, ValueError, OverflowError) as error:
             raise InputError(f"what the net gives are no detections: {error}") from error
-        if not found["boxes"].isfinite().all():
+        if "boxes" in found and not found["boxes"].isfinite().all():
             raise InputError("what the net gives are no detections: some boxes are not finite")
         return found

@@ -7,6 +7,7 @@ numbers become weights, wherever they stand.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -124,7 +125,7 @@ class _Loader:
         self._graph = Graph(_graph_name(predict.name), "caffe2")
         self._builder = Builder(self._graph, created_by="load")
         self._blobs: dict[str, Value] = {}
-        self._size = 0
+        self._elements = 0
 
     def load(self) -> Graph:
         self._refuse_unknown()
@@ -208,12 +209,13 @@ class _Loader:
             raise InputError(
                 f"the init net holds the operator {op.type}; only fills with given values can be weights"
             )
-        (data,) = run_operator(op, ())
-        self._size += data.numel() * data.element_size()
-        if self._size > SIZE_LIMIT:
+        shape = operator_arguments(op).get("shape", ())
+        self._elements += max(math.prod(shape), 0)
+        if 4 * self._elements > SIZE_LIMIT:
             raise InputError(
                 "the init net asks for more than 2 GiB of weights, which is more than a net can hold"
             )
+        (data,) = run_operator(op, ())
         name = op.output[0]
         # A blob that is filled twice is what it was filled with last.
         self._graph.weights.pop(name, None)

@@ -11,15 +11,16 @@ import onnx
 import torch
 from torch import nn
 
-from detc.api import TARGETS, emit, pipeline
+from detc.api import emit, pipeline
 from detc.backends.caffe2.outputs import FindKeypoints
 from detc.backends.onnx.caffe2_ops import caffe2_onnx
 from detc.caffe2_model import Caffe2Model
 from detc.detector import batch_images
 from detc.frontend import capture
 from detc.frontend.detectron2 import load_config
-from detc.ir import InputError, UnsupportedError
+from detc.ir import InputError
 from detc.onnx_artifact import OnnxArtifact
+from detc.torch_artifacts import TorchScriptArtifact
 
 from .config import add_export_config
 
@@ -95,16 +96,14 @@ class Caffe2Tracer:
         return artifact.model.to_proto()
 
     def export_torchscript(self) -> torch.jit.ScriptModule:
-        """The model as TorchScript.
+        """The model as TorchScript: any number of images, the outputs of `export_onnx`. Its `save` writes the file.
 
         Errors:
-            UnsupportedError: this version of detc cannot.
+            UnsupportedError: ops that cannot be expressed; all of them are listed, each with its module.
         """
-        if "torchscript" not in TARGETS:
-            raise UnsupportedError(
-                "this version of detc gives no TorchScript; export_caffe2 and export_onnx are there"
-            )
-        raise NotImplementedError
+        artifact = emit(pipeline("torchscript").run(self._graph))
+        assert isinstance(artifact, TorchScriptArtifact)
+        return artifact.model.module
 
 
 def _count(inputs: Sequence[Mapping[str, Any]]) -> int:

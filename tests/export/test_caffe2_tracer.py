@@ -215,3 +215,19 @@ def test_batch_from_python(tmp_path: Path) -> None:
 def test_batches_that_cannot_be(target: str, batch: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
         detc.pipeline(target, batch=batch)
+
+
+def test_torchscript(tmp_path: Path) -> None:
+    exported = Caffe2Tracer(config(), model(NAME), zoo.single_input(5)).export_torchscript()
+    assert isinstance(exported, torch.jit.ScriptModule)
+    exported.save(str(tmp_path / "model.ts"))
+    feed = batch_images(zoo.single_input(3), 32)
+    found = torch.jit.load(str(tmp_path / "model.ts"))(feed["data"], feed["im_info"])
+    wanted = zoo.golden(NAME).under("image3/raw")
+    outputs = {
+        "pred_boxes": found.boxes,
+        "scores": found.scores,
+        "pred_classes": found.classes,
+        "pred_masks": found.masks,
+    }
+    assert_detections_match(detections(outputs), detections(wanted), thresholds=(0.05,))
