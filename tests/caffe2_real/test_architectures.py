@@ -30,8 +30,10 @@ MODELS = (
     "keypoint_rcnn_R_50_FPN",
     "mask_rcnn_R_50_C4",
     "mask_rcnn_X_FPN_gn",
+    "panoptic_fpn_R_50",
     "retinanet_R_50_FPN",
     "rpn_R_50_FPN",
+    "semantic_R_50_FPN",
 )
 
 
