@@ -169,9 +169,16 @@ TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 def main() -> None:
     """Run the task that the command line names."""
+    from .caffe2 import caffe2_latency, compile_caffe2
     from .latency import latency_full, latency_small
 
-    tasks = {**TASKS, "latency": latency_full, "latency-small": latency_small}
+    tasks = {
+        **TASKS,
+        "latency": latency_full,
+        "latency-small": latency_small,
+        "compile-caffe2": compile_caffe2,
+        "caffe2-latency": caffe2_latency,
+    }
     parser = argparse.ArgumentParser()
     parser.add_argument("task", choices=list(tasks))
     parser.add_argument("--model", choices=list(models.MODELS), default=models.FULL)

@@ -10,6 +10,10 @@ from detc.ir import Graph, Node, Value
 
 from .base import Context, NoMatch, Pass, erase_if_unused
 
+_UPRIGHT = {"det.rpn_proposals": ("det.anchors", "det.grid_proposals")}
+_ROTATED = {"det.rotated_rpn_proposals": ("det.rotated_anchors", "det.rotated_grid_proposals")}
+"""Op that takes anchors -> the op that lays them out, and the one that takes its operands instead."""
+
 
 @dataclass(frozen=True)
 class FuseAnchors(Pass):
@@ -20,17 +24,22 @@ class FuseAnchors(Pass):
         %b, %s, %i = det.rpn_proposals([%logits], [%deltas], [%a], %im_info, ...)
     After:
         %b, %s, %i = det.grid_proposals([%logits], [%deltas], [@cells:f32[3,4]], %im_info, strides=(4,), ...)
+
+    With `rotated` the same for rotated anchors, for a target that lays them out itself.
     """
+
+    rotated: bool = False
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
         changed = False
+        fused = {**_UPRIGHT, **(_ROTATED if self.rotated else {})}
         for node in graph:
-            if node.op.name == "det.rpn_proposals":
+            if node.op.name in fused:
                 count = context.count("fuse-anchors")
                 count.tried += 1
                 try:
-                    self._fuse(graph, node, context)
+                    self._fuse(graph, node, context, *fused[node.op.name])
                 except NoMatch as refusal:
                     count.refused[refusal.reason] += 1
                 else:
@@ -38,8 +47,8 @@ class FuseAnchors(Pass):
                     changed = True
         return changed
 
-    def _fuse(self, graph: Graph, node: Node, context: Context) -> None:
-        producers = [_anchors_node(value) for value in node.operand_list(2)]
+    def _fuse(self, graph: Graph, node: Node, context: Context, anchors_op: str, grid_op: str) -> None:
+        producers = [_anchors_node(value, anchors_op) for value in node.operand_list(2)]
         for anchors, logits in zip(producers, node.operand_list(0), strict=True):
             if anchors.operand(0).shape[2:] != logits.shape[2:]:
                 raise NoMatch("the anchors are laid over another map than the logits")
@@ -48,7 +57,8 @@ class FuseAnchors(Pass):
         if len(offsets) != 1 or len(counts) != 1:
             raise NoMatch("the levels differ in their offset or their number of anchors")
         build = context.builder(graph, node)
-        results = build.det.grid_proposals(
+        results: tuple[Value, ...] = build.call(
+            grid_op,
             node.operand_list(0),
             node.operand_list(1),
             [p.operand(1) for p in producers],
@@ -65,8 +75,8 @@ class FuseAnchors(Pass):
             erase_if_unused(graph, producer)
 
 
-def _anchors_node(value: Value) -> Node:
+def _anchors_node(value: Value, op: str) -> Node:
     node = value.producer
-    if node is None or node.op.name != "det.anchors":
+    if node is None or node.op.name != op:
         raise NoMatch("the anchors are computed otherwise")
     return node

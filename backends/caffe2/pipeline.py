@@ -24,7 +24,7 @@ from .passes import CleanUpCaffe2, FixBatch, SplitNormalize
 OPTIMIZE: tuple[Pass, ...] = (
     Canonicalize(),
     # GenerateProposals takes cell anchors and a stride.
-    FuseAnchors(),
+    FuseAnchors(rotated=True),
     # Before Fuse, which moves the factor into the first convolution.
     SplitNormalize(),
     # Before constants are folded: a fold needs the normalization's parameters as they are.

@@ -124,7 +124,7 @@ def propose(
     )
 
 
-def _grid_proposals_type(
+def grid_proposals_type(
     logits: tuple[Type, ...],
     deltas: tuple[Type, ...],
     cell_anchors: tuple[Type, ...],
@@ -140,7 +140,7 @@ def _grid_proposals_type(
     return rpn_proposals_type(logits, deltas, cell_anchors, im_info)
 
 
-@op("det.grid_proposals", infer=_grid_proposals_type)
+@op("det.grid_proposals", infer=grid_proposals_type)
 def grid_proposals(
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],

@@ -18,7 +18,7 @@ from ..ops import Fresh, op
 from ..types import TensorType, Type
 from .boxes import BoxForm, box_inference_type, infer_boxes, tensor
 from .pooling import levels_of_areas, pool_by_level, roi_pool_type
-from .proposals import propose, rpn_proposals_type
+from .proposals import grid_proposals_type, propose, rpn_proposals_type
 from .rotated_kernels import batched_nms_rotated, roi_align_rotated
 
 UPRIGHT_WITHIN = 1.0
@@ -124,6 +124,45 @@ def rotated_rpn_proposals(
         logits,
         deltas,
         anchors,
+        im_info,
+        weights=weights,
+        scale_clamp=scale_clamp,
+        nms_thresh=nms_thresh,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
+        min_box_size=min_box_size,
+    )
+
+
+@op("det.rotated_grid_proposals", infer=grid_proposals_type)
+def rotated_grid_proposals(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    im_info: Tensor,
+    *,
+    strides: tuple[int, ...],
+    offset: float,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_box_size: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`det.rotated_rpn_proposals` over the anchors of `det.rotated_anchors`, as `det.grid_proposals` has them.
+
+    Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*5,h,w], cell_anchors f32[A,5]; im_info f32[N,3].
+    Results: as those of `det.rotated_rpn_proposals`.
+    """
+    placed = [
+        rotated_anchors(score, cells, stride=stride, offset=offset)
+        for score, cells, stride in zip(logits, cell_anchors, strides, strict=True)
+    ]
+    return rotated_rpn_proposals(
+        logits,
+        deltas,
+        placed,
         im_info,
         weights=weights,
         scale_clamp=scale_clamp,

@@ -6,8 +6,6 @@ import numpy as np
 
 from tests.parity import assert_keypoints_close, match_detections
 
-from .match import match
-
 _PER_DETECTION = {
     *("bbox_nms", "score_nms", "class_nms", "batch_index", "mask_fcn_probs", "kps_score", "keypoints_out"),
     *("boxes", "scores"),
@@ -31,13 +29,21 @@ def assert_same_outputs(actual: dict[str, np.ndarray], expected: dict[str, np.nd
 
 
 def _assert_same_proposals(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert actual["boxes"].shape == expected["boxes"].shape
-    sides = [{name: side[name] for name in ("boxes", "scores")} for side in (actual, expected)]
-    match_detections(*sides, what="proposals")
+    names = {"boxes": "boxes", "scores": "scores"}
+    _match(actual, expected, names)
+
+
+def _match(
+    actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], names: dict[str, str]
+) -> list[int]:
+    """For each expected row the actual one: same class, IoU >= 0.99, score within 1e-3, each used once."""
+    mine, theirs = ({role: side[blob] for role, blob in names.items()} for side in (actual, expected))
+    pairs = match_detections(mine, theirs)
+    return [row for row, _ in pairs]
 
 
 def _assert_same_detections(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    rows = match(actual, expected)
+    rows = _match(actual, expected, {"boxes": "bbox_nms", "scores": "score_nms", "classes": "class_nms"})
     if "mask_fcn_probs" in expected:
         ours, theirs = actual["mask_fcn_probs"][rows] >= 0.5, expected["mask_fcn_probs"] >= 0.5
         both, either = (ours & theirs).sum((2, 3)), (ours | theirs).sum((2, 3))

@@ -71,9 +71,10 @@ class RealCaffe2:
 
     def seconds(
         self, predict: NetDef, feeds: Mapping[str, np.ndarray], *, init: NetDef | None = None, repeat: int = 1
-    ) -> list[float]:
-        """How long each of `repeat` runs took."""
-        return [float(time) for time in self._run(predict, feeds, init, [], repeat)["seconds"]]
+    ) -> list[tuple[float, float]]:
+        """How long each of `repeat` runs took: wall and CPU seconds."""
+        times = self._run(predict, feeds, init, [], repeat)["seconds"]
+        return [(float(wall), float(cpu)) for wall, cpu in times]
 
     def descriptor(self) -> bytes:
         """The FileDescriptorProto of Caffe2's own caffe2.proto."""

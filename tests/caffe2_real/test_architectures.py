@@ -32,6 +32,7 @@ MODELS = (
     "mask_rcnn_X_FPN_gn",
     "panoptic_fpn_R_50",
     "retinanet_R_50_FPN",
+    "rotated_faster_rcnn_R_50_FPN",
     "rpn_R_50_FPN",
     "semantic_R_50_FPN",
 )

@@ -4,7 +4,7 @@ A request on stdin and a reply on stdout is each eight bytes of length, big-endi
 
 Request: `predict`, and if wanted `init`, the bytes of a NetDef as u8; `feed/NAME`, the inputs; `fetch`, the
     names of the blobs wanted, as JSON in u8; `repeat`, how often to run `predict`.
-Reply: `blob/NAME` for each blob, `seconds` of each run; or `error`, as u8 text. A request without `predict`
+Reply: `blob/NAME` for each blob, `seconds` of each run, wall and CPU; or `error`, as u8 text. A request without `predict`
     is answered with `descriptor`, the FileDescriptorProto of caffe2.proto.
 """
 
@@ -53,9 +53,9 @@ def run(request):
     workspace.CreateNet(predict)
     seconds = []
     for _ in range(int(request["repeat"])):
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         workspace.RunNet(predict.name)
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
     reply = {
         "blob/" + name: workspace.FetchBlob(name) for name in json.loads(request["fetch"].tobytes().decode())
     }

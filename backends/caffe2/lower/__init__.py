@@ -13,13 +13,19 @@ from detc.ir import Graph, Node
 from detc.passes.base import Context
 from detc.passes.conversion import Conversion, LoweringRule, Sizes
 
-from . import aten, det, proposals, resize
+from . import aten, det, proposals, resize, rotated
 from .aten import DIRECT, UNSUPPORTED
 from .builder import Caffe2Builder
 
 __all__ = ["DIRECT", "TABLE", "UNSUPPORTED", "Caffe2Builder", "LowerToCaffe2"]
 
-TABLE: dict[str, LoweringRule] = {**aten.TABLE, **resize.TABLE, **proposals.TABLE, **det.TABLE}
+TABLE: dict[str, LoweringRule] = {
+    **aten.TABLE,
+    **resize.TABLE,
+    **proposals.TABLE,
+    **rotated.TABLE,
+    **det.TABLE,
+}
 
 
 @dataclass(frozen=True)

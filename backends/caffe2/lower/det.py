@@ -61,6 +61,11 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
     return result
 
 
+def is_rotated(node: Node) -> bool:
+    """Whether an op is on rotated boxes."""
+    return node.op.name.startswith("det.rotated_")
+
+
 def check_decoding(node: Node, weights: Sequence[float] | None = None) -> None:
     """Refuse a decoding of deltas with other constants than Caffe2's, and with other weights than these."""
     if weights is not None and floats(node.attributes["weights"]) != tuple(weights):
@@ -80,7 +85,7 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
         raise NoMatch(f"pooling by {kind}")
     scales = floats(node.attributes["scales"])
     height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
-    rois = _rois(b, boxes, index, features[0].shape[0])
+    rois = rois_of(b, boxes, index, features[0].shape[0])
     pooling = {
         "pooled_h": height,
         "pooled_w": width,
@@ -109,8 +114,11 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
     return made
 
 
-def _rois(b: Caffe2Builder, boxes: Value, index: Value, images: Dim) -> Value:
-    """f32[n,5] from boxes f32[n,4] and batch_index i64[n]; of one image the boxes are enough."""
+def rois_of(b: Caffe2Builder, boxes: Value, index: Value, images: Dim) -> Value:
+    """f32[n,5] from boxes f32[n,4] and batch_index i64[n]; of one image the boxes are enough.
+
+    Rotated boxes have a column more.
+    """
     noted = b.noted(ROIS, boxes, index)
     if noted is not None:
         return noted
@@ -123,7 +131,7 @@ def _rois(b: Caffe2Builder, boxes: Value, index: Value, images: Dim) -> Value:
 # Boxes
 
 
-CLIPPERS = {"det.box_inference": (2, 3), "det.clip_boxes": (1, 2)}
+CLIPPERS = {"det.box_inference": (2, 3), "det.rotated_box_inference": (2, 3), "det.clip_boxes": (1, 2)}
 """The ops that clip decoded boxes to their images, and which operands are their image numbers and `im_info`."""
 
 
@@ -135,14 +143,17 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
     if b.graph.is_output(decoded) or len(users) != 1 or users[0].op.name not in CLIPPERS:
         raise NoMatch(f"decoded boxes that go elsewhere than into {' or '.join(CLIPPERS)}: Caffe2 clips them")
     check_decoding(node)
+    rotated, weights = is_rotated(node), floats(node.attributes["weights"])
+    if weights[4:] != (1.0,) * rotated:
+        raise NoMatch(f"weights {weights} of the deltas: Caffe2 has none for angles")
     index, im_info = (users[0].operand(position) for position in CLIPPERS[users[0].op.name])
     transformed, splits = b.caffe2.BBoxTransform(
-        _rois(b, boxes, index, im_info.shape[0]),
+        rois_of(b, boxes, index, im_info.shape[0]),
         deltas,
         im_info,
-        weights=floats(node.attributes["weights"]),
+        weights=weights[:4],
         apply_scale=True,
-        rotated=False,
+        rotated=rotated,
         **ANGLES,
         legacy_plus_one=False,
     )
@@ -166,6 +177,7 @@ def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
     if splits is None:
         raise NoMatch("boxes that det.apply_deltas did not decode")
     limit = int(attribute(node, "topk_per_image"))  # type: ignore[arg-type]
+    rotated = is_rotated(node)
     results = b.caffe2.BoxWithNMSLimit(
         scores,
         boxes,
@@ -177,8 +189,8 @@ def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
         soft_nms_method="linear",
         soft_nms_sigma=0.5,
         soft_nms_min_score_thres=0.001,
-        rotated=False,
-        cls_agnostic_bbox_reg=boxes.shape[1] == 4 and scores.shape[1] != 2,
+        rotated=rotated,
+        cls_agnostic_bbox_reg=boxes.shape[1] == 4 + rotated and scores.shape[1] != 2,
         input_boxes_include_bg_cls=False,
         output_classes_include_bg_cls=False,
         legacy_plus_one=False,
@@ -205,6 +217,8 @@ TABLE: dict[str, LoweringRule] = {
     "det.normalize": normalize,
     "det.roi_pool": roi_pool,
     "det.apply_deltas": apply_deltas,
+    "det.rotated_apply_deltas": apply_deltas,
     "det.clip_boxes": clip_boxes,
     "det.box_inference": box_inference,
+    "det.rotated_box_inference": box_inference,
 }

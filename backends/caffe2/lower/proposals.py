@@ -23,7 +23,7 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
     if len(node.operand_list(0)) == 1:
         return _one_level(b, node)
     limit = int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
-    levels = _levels(b, node)
+    levels = by_level(b, node)
     return (_merged_with_scores if _wants_scores(b, node) else _merged)(b, levels, limit)
 
 
@@ -39,10 +39,10 @@ def _one_level(b: Caffe2Builder, node: Node) -> list[Value]:
         spatial_scale=1.0 / stride,
         **_arguments(b, node),
     )
-    return _boxes_and_index(b, rois, _sized(scores, b.result.shape[0]))
+    return _boxes_and_index(b, rois, sized(scores, b.result.shape[0]))
 
 
-def _levels(b: Caffe2Builder, node: Node) -> list[Proposals]:
+def by_level(b: Caffe2Builder, node: Node) -> list[Proposals]:
     """Each image's proposals, level by level."""
     logits, deltas, cells = (node.operand_list(i) for i in range(3))
     im_info, strides = node.operand(3), _strides(node)
@@ -81,7 +81,7 @@ def _merged_with_scores(b: Caffe2Builder, images: list[Proposals], limit: int) -
     found: list[Value] = []
     for rois, scores in images:
         values = b.concat(scores, 0)
-        boxes = _columns(b, b.concat(rois, 0), 1, 5)
+        boxes = columns(b, b.concat(rois, 0), 1, 5)
         scored = b.concat([b.caffe2.ExpandDims(values, dims=(1,)), boxes], 1)
         found.append(
             b.caffe2.CollectRpnProposals(
@@ -91,24 +91,24 @@ def _merged_with_scores(b: Caffe2Builder, images: list[Proposals], limit: int) -
     if len(found) > 1:
         # The images' numbers follow as a column, so that all is joined at once.
         for image, rows in enumerate(found):
-            number = b.caffe2.ConstantFill(_columns(b, rows, 0, 1), value=float(image))
+            number = b.caffe2.ConstantFill(columns(b, rows, 0, 1), value=float(image))
             found[image] = b.concat([rows, number], 1)
-    rows = _sized(b.concat(found, 0), b.result.shape[0])
-    scores_kept = b.caffe2.Squeeze(_columns(b, rows, 0, 1), dims=(1,))
+    rows = sized(b.concat(found, 0), b.result.shape[0])
+    scores_kept = b.caffe2.Squeeze(columns(b, rows, 0, 1), dims=(1,))
     if len(found) > 1:
-        index = b.caffe2.Cast(b.caffe2.Squeeze(_columns(b, rows, 5, 6), dims=(1,)), to=INT64)
+        index = b.caffe2.Cast(b.caffe2.Squeeze(columns(b, rows, 5, 6), dims=(1,)), to=INT64)
     else:
         index = b.caffe2.ConstantFill(scores_kept, value=0, dtype=INT64)
-    return [_columns(b, rows, 1, 5), scores_kept, index]
+    return [columns(b, rows, 1, 5), scores_kept, index]
 
 
-def _sized(value: Value, rows: Dim) -> Value:
+def sized(value: Value, rows: Dim) -> Value:
     """The value with so many rows: what the IR calls the number of proposals, of however many images they are."""
     value.type = value.tensor_type.with_shape(rows, *value.shape[1:])
     return value
 
 
-def _columns(b: Caffe2Builder, rows: Value, first: int, end: int) -> Value:
+def columns(b: Caffe2Builder, rows: Value, first: int, end: int) -> Value:
     """[n, end - first] of [n, m]."""
     taken: Value = b.caffe2.Slice(rows, starts=(0, first), ends=(-1, end))
     return taken
@@ -117,8 +117,8 @@ def _columns(b: Caffe2Builder, rows: Value, first: int, end: int) -> Value:
 def _boxes_and_index(b: Caffe2Builder, rois: Value, scores: Value | None = None) -> list[Value]:
     """What the IR has for `rois`: boxes, scores and image numbers. Without scores nobody wants them."""
     rois.name = "rpn_rois"
-    boxes = _columns(b, _sized(rois, b.result.shape[0]), 1, 5)
-    column = b.caffe2.Squeeze(_columns(b, rois, 0, 1), dims=(1,))
+    boxes = columns(b, sized(rois, b.result.shape[0]), 1, 5)
+    column = b.caffe2.Squeeze(columns(b, rois, 0, 1), dims=(1,))
     index = b.caffe2.Cast(column, to=INT64)
     b.note(ROIS, boxes, index, means=rois)
     return [boxes, column if scores is None else scores, index]
@@ -164,7 +164,9 @@ def _shifted(b: Caffe2Builder, cells: Value, offset: float) -> Value:
         return cells
     if not isinstance(cells, Constant):
         raise NoMatch("anchors that are not constant")
-    return b.graph.constant(cells.data + offset, f"{cells.name or 'anchors'}_shifted")
+    # Of rotated ones only the center is a place.
+    moved = torch.tensor([offset] * 4 if cells.shape[1] == 4 else [offset, offset, 0.0, 0.0, 0.0])
+    return b.graph.constant(cells.data + moved, f"{cells.name or 'anchors'}_shifted")
 
 
 def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:

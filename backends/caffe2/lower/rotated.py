@@ -1,0 +1,105 @@
+"""Proposals and pooling of rotated boxes as Caffe2's operators.
+
+CollectRpnProposals and DistributeFpnProposals know upright rois only. What they select and sort is found by scores
+and areas, though, and the first column of a roi, its image, goes along unread: with the number of its row there, and
+any upright box of the same area, they say which rotated rois to take.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from detc.ir import Node, Value
+from detc.ir.dialects.pooling import level_range
+from detc.passes.base import NoMatch
+from detc.passes.conversion import LoweringRule
+
+from .builder import FLOAT, INT32, INT64, Caffe2Builder
+from .det import ROIS, check_decoding, floats, rois_of
+from .proposals import by_level, columns, sized
+
+
+def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
+    """GenerateProposals of each level and image; the best of each image's."""
+    check_decoding(node, (1.0,) * 5)
+    b.unused(1, "the scores of rotated proposals are not kept")
+    limit = int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    found: list[Value] = []
+    for image, (rois, scores) in enumerate(by_level(b, node)):
+        rows, values = b.concat(rois, 0), b.concat(scores, 0)
+        keyed = b.concat([_numbers(b, values), columns(b, rows, 1, 5)], 1)
+        best = b.caffe2.CollectRpnProposals(
+            [keyed, values], rpn_max_level=2, rpn_min_level=2, rpn_post_nms_topN=limit
+        )
+        merged = _picked(b, rows, best)
+        if image:
+            merged = b.caffe2.Add(merged, b.constant([[image, 0, 0, 0, 0, 0]], torch.float32))
+        found.append(merged)
+    rois = sized(b.concat(found, 0), b.result.shape[0])
+    rois.name = "rpn_rois"
+    boxes = columns(b, rois, 1, 6)
+    column = b.caffe2.Squeeze(columns(b, rois, 0, 1), dims=(1,))
+    index = b.caffe2.Cast(column, to=INT64)
+    b.note(ROIS, boxes, index, means=rois)
+    return [boxes, column, index]
+
+
+def roi_pool(b: Caffe2Builder, node: Node) -> Value:
+    """RoIAlignRotated; with several levels DistributeFpnProposals before, and the rois' order restored after."""
+    features, boxes, index = node.operand_list(0), node.operand(1), node.operand(2)
+    scales = floats(node.attributes["scales"])
+    height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
+    rois = rois_of(b, boxes, index, features[0].shape[0])
+    pooling = {
+        "order": "NCHW",
+        "pooled_h": height,
+        "pooled_w": width,
+        "sampling_ratio": int(node.attributes["sampling_ratio"]),  # type: ignore[arg-type]
+        "aligned": True,
+    }
+    if len(features) == 1:
+        alone: Value = b.caffe2.RoIAlignRotated(features[0], rois, spatial_scale=scales[0], **pooling)
+        return alone
+    least, most = level_range(scales)
+    sides = columns(b, boxes, 2, 4)
+    corner = b.caffe2.ConstantFill(sides, value=0.0)
+    *dealt, order = b.caffe2.DistributeFpnProposals(
+        b.concat([_numbers(b, sides), corner, sides], 1),
+        roi_canonical_scale=int(node.attributes["canonical_box_size"]),  # type: ignore[arg-type]
+        roi_canonical_level=int(node.attributes["canonical_level"]),  # type: ignore[arg-type]
+        roi_max_level=most,
+        roi_min_level=least,
+        legacy_plus_one=False,
+    )
+    if len(dealt) != len(features):
+        raise NoMatch(f"{len(features)} levels of features between level {least} and level {most}")
+    pooled = [
+        b.caffe2.RoIAlignRotated(feature, _picked(b, rois, part), spatial_scale=scale, **pooling)
+        for feature, part, scale in zip(features, dealt, scales, strict=True)
+    ]
+    made: Value = b.caffe2.BatchPermutation(b.concat(pooled, 0), order)
+    return made
+
+
+def _numbers(b: Caffe2Builder, like: Value) -> Value:
+    """f32[n,1]: 0 to n - 1, for a value of n rows."""
+    first = like if like.rank == 1 else b.caffe2.Squeeze(columns(b, like, 0, 1), dims=(1,))
+    ones = b.caffe2.ConstantFill(first, value=1, dtype=INT32)
+    numbers = b.caffe2.LengthsToSegmentIds(ones)
+    # A segment for each row.
+    sized(numbers, like.shape[0])
+    made: Value = b.caffe2.ExpandDims(b.caffe2.Cast(numbers, to=FLOAT), dims=(1,))
+    return made
+
+
+def _picked(b: Caffe2Builder, rows: Value, keyed: Value) -> Value:
+    """The rows whose numbers are in the first column of `keyed`, in that order."""
+    numbers = b.caffe2.Cast(b.caffe2.Squeeze(columns(b, keyed, 0, 1), dims=(1,)), to=INT32)
+    taken: Value = b.caffe2.Gather(rows, numbers)
+    return taken
+
+
+TABLE: dict[str, LoweringRule] = {
+    "det.rotated_grid_proposals": grid_proposals,
+    "det.rotated_roi_pool": roi_pool,
+}
