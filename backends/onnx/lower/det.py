@@ -11,6 +11,8 @@ from . import (
     det_masks,
     det_points,
     det_pooling,
+    det_rotated,
+    det_rotated_pooling,
     det_rpn,
     det_segmentation,
 )
@@ -23,5 +25,7 @@ TABLE: dict[str, LoweringRule] = {
     **det_masks.TABLE,
     **det_keypoints.TABLE,
     **det_points.TABLE,
+    **det_rotated.TABLE,
+    **det_rotated_pooling.TABLE,
     **det_segmentation.TABLE,
 }

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
+=======
+import struct
+from collections.abc import Callable
+
+import torch
+>>>>>>> 0670b13 (Rotated R-CNN to ONNX: anchors, regression, NMS and ROIAlign of rotated boxes from ai.onnx operators)
 
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import level_thresholds
@@ -13,19 +20,29 @@ from .det_common import F32, I64, ints, split
 
 
 def roi_pool(b: Builder, node: Node) -> Value:
-    """The boxes sorted by level and split, RoiAlign on each level, and the rows put back in order."""
+    """RoiAlign on each level."""
+    if node.attributes["pooler_type"] not in ("ROIAlign", "ROIAlignV2"):
+        raise NoMatch(f"pooling by {node.attributes['pooler_type']} has no ai.onnx operator that serves")
+    low, high = split(b, node.operand(1), (2, 2), axis=1)
+    return pool_by_level(b, node, b.onnx.Sub(high, low), _align)
+
+
+def pool_by_level(
+    b: Builder, node: Node, sides: Value, align: Callable[[Builder, Node, Value, Value, Value, float], Value]
+) -> Value:
+    """The boxes sorted by level and split, `align` on each level, and the rows put back in order.
+
+    `sides` f32[R,2] are the boxes' width and height; `align` takes a level's map, boxes, batch_index and scale.
+    """
     features, boxes, batch_index = node.operand_list(0), node.operand(1), node.operand(2)
     scales = node.attributes["scales"]
     assert isinstance(scales, tuple)
-    if node.attributes["pooler_type"] not in ("ROIAlign", "ROIAlignV2"):
-        raise NoMatch(f"pooling by {node.attributes['pooler_type']} has no ai.onnx operator that serves")
     if len(features) == 1:
-        return _align(b, node, features[0], boxes, batch_index, float(scales[0]))  # type: ignore[arg-type]
+        return align(b, node, features[0], boxes, batch_index, float(scales[0]))  # type: ignore[arg-type]
 
     size, level = node.attributes["canonical_box_size"], node.attributes["canonical_level"]
     thresholds = level_thresholds(scales, size, level)  # type: ignore[arg-type]
-    low, high = split(b, boxes, (2, 2), axis=1)
-    area = b.onnx.ReduceProd(b.onnx.Sub(high, low), ints(b, 1), keepdims=0)  # [R]
+    area = b.onnx.ReduceProd(sides, ints(b, 1), keepdims=0)  # [R]
     least = b.constant([[-math.inf], *([t] for t in thresholds)], F32)
     most = b.constant([*([t] for t in thresholds), [math.inf]], F32)
     belongs = b.onnx.And(b.onnx.GreaterOrEqual(area, least), b.onnx.Less(area, most))  # [L, R]
@@ -35,7 +52,7 @@ def roi_pool(b: Builder, node: Node) -> Value:
     box_parts = b.onnx.Split(b.onnx.Gather(boxes, order, axis=0), counts, axis=0)
     index_parts = b.onnx.Split(b.onnx.Gather(batch_index, order, axis=0), counts, axis=0)
     pooled = [
-        _align(b, node, feature, part, index, float(scale))
+        align(b, node, feature, part, index, float(scale))
         for feature, part, index, scale in zip(features, box_parts, index_parts, scales, strict=True)
     ]
     _, back = b.onnx.TopK(order, b.onnx.Shape(order), axis=0, largest=0)

@@ -114,11 +114,12 @@ class _Head:
 def _two_maps(b: Builder, node: Node) -> _Head:
     """The head whose logits and deltas are maps of their own, the node's first two operands."""
     logits, deltas = node.operand_list(0), node.operand_list(1)
-    cells = _per_cell(logits)
+    cells = cells_of(logits)
     return _Head(flatten_maps(b, logits, cells, 1), flatten_maps(b, deltas, cells, 4), logits, cells)
 
 
-def _per_cell(logits: Sequence[Value]) -> list[int]:
+def cells_of(logits: Sequence[Value]) -> list[int]:
+    """The number of anchors at each position, by level, from maps f32[N,A,h,w]."""
     cells = [m.shape[1] for m in logits]
     known = [c for c in cells if isinstance(c, int)]
     if len(known) != len(cells):
@@ -126,15 +127,46 @@ def _per_cell(logits: Sequence[Value]) -> list[int]:
     return known
 
 
-def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
-    levels = len(head.maps)
-    im_info = node.operand(len(node.operands) - 1)
-    before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Candidates:
+    """The best of each level, level by level, in each the best first.
 
-    sizes = [b.onnx.Shape(m, start=2, end=4) for m in head.maps]
+    Attributes:
+        scores: their logits f32[N,K].
+        level: i64[K].
+        local: i64[N,K], their places in their level, counted by row, column and cell.
+        everywhere: i64[N,K], their places among all levels' anchors.
+        widths: i64[L], of the maps.
+        counts: for each level how many there are, i64[1].
+    """
+
+    scores: Value
+    level: Value
+    local: Value
+    everywhere: Value
+    widths: Value
+    counts: list[Value]
+
+
+def level_candidates(
+    b: Builder,
+    node: Node,
+    logits: Value,
+    maps: Sequence[Value],
+    cells: list[int],
+    *,
+    equal_counts: bool = False,
+) -> Candidates:
+    """TopK on each level of the logits f32[N,T,1].
+
+    With `equal_counts` a level that has fewer than another is filled up with its first anchor, at -inf.
+    """
+    levels = len(maps)
+    before = int(node.attributes["pre_nms_topk"])  # type: ignore[arg-type]
+    sizes = [b.onnx.Shape(m, start=2, end=4) for m in maps]
     table = b.onnx.Reshape(concat(b, sizes, 0), ints(b, levels, 2))
-    counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *head.cells))
-    flat = b.onnx.Squeeze(head.logits, ints(b, 2))
+    counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *cells))
+    flat = b.onnx.Squeeze(logits, ints(b, 2))
     by_level = [flat] if levels == 1 else list(b.onnx.Split(flat, counts, axis=1))
     best: list[Value] = []
     index: list[Value] = []
@@ -144,18 +176,32 @@ def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = (
         values, places = b.onnx.TopK(level, taken[-1], axis=1)
         best.append(values)
         index.append(places)
-    scores = concat(b, best, 1)  # [N, K]
+    if equal_counts and levels > 1:
+        most = b.onnx.Max(taken)
+        for i, count in enumerate(taken):
+            missing = b.onnx.Concat([ints(b, 0), b.onnx.Sub(most, count)], axis=0)
+            best[i] = b.onnx.Pad(best[i], missing, scalar(b, -math.inf), ints(b, 1))
+            index[i] = b.onnx.Pad(index[i], missing, b.constant(0, I64), ints(b, 1))
+        taken = [most] * levels
     local = concat(b, index, 1)
-    level_of = concat(b, [b.onnx.Expand(ints(b, i), count) for i, count in enumerate(taken)], 0)  # [K]
-
+    level_of = concat(b, [b.onnx.Expand(ints(b, i), count) for i, count in enumerate(taken)], 0)
     offsets = b.onnx.CumSum(counts, b.constant(0, I64), exclusive=1)
     everywhere = b.onnx.Add(local, b.onnx.Gather(offsets, level_of, axis=0))
-    chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(everywhere, ints(b, -1)), batch_dims=1)
+    widths = b.onnx.Gather(table, b.constant(1, I64), axis=1)
+    return Candidates(concat(b, best, 1), level_of, local, everywhere, widths, taken)
+
+
+def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
+    levels = len(head.maps)
+    im_info = node.operand(len(node.operands) - 1)
+    before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    found = level_candidates(b, node, head.logits, head.maps, head.cells)
+    scores = found.scores
+    chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(found.everywhere, ints(b, -1)), batch_dims=1)
     if anchors:
-        centre, size = centre_and_size(b, b.onnx.Gather(concat(b, anchors, 0), everywhere, axis=0))
+        centre, size = centre_and_size(b, b.onnx.Gather(concat(b, anchors, 0), found.everywhere, axis=0))
     else:
-        widths = b.onnx.Gather(table, b.constant(1, I64), axis=1)
-        centre, size = _grid_anchors(b, node, local, level_of, widths, head.cells)
+        centre, size = _grid_anchors(b, node, found.local, found.level, found.widths, head.cells)
     weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
     decoded = decode(b, chosen, centre, size, weights, clamp)  # type: ignore[arg-type]
 
@@ -172,7 +218,7 @@ def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = (
     ranks = torch.arange(levels * before, 0, -1, dtype=torch.float32)
     rank = b.onnx.Slice(b.graph.constant(ranks, "ranks"), ints(b, 0), b.onnx.Shape(scores, start=1))
     if levels > 1:
-        own = b.onnx.Equal(level_of, b.constant([[i] for i in range(levels)], I64))  # [L, K]
+        own = b.onnx.Equal(found.level, b.constant([[i] for i in range(levels)], I64))  # [L, K]
         valid = b.onnx.And(valid, own)
     contest = b.onnx.Where(valid, rank, scalar(b, 0.0))  # [N, L, K]
     kept = b.onnx.NonMaxSuppression(
