@@ -368,13 +368,17 @@ class _Pairing:
 def box_overlap(left: Tensor, right: Tensor) -> Tensor:
     """IoU (f64[A,B]) of boxes [A,4] and [B,4]; of rotated boxes [.,5] 1 where all five are within 0.1."""
     a, b = left.double()[:, None], right.double()[None]
+    apart = (a - b).abs()
     if left.shape[-1] != 4:
-        return ((a - b).abs() <= 0.1).all(dim=-1).double()
+        turned = (apart[..., 4:] + 180.0) % 360.0 - 180.0
+        return (torch.cat((apart[..., :4], turned.abs()), dim=-1) <= 0.1).all(dim=-1).double()
     size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = size.prod(dim=-1)
     union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    # The same box twice overlaps fully, even one that has no area or is inside out.
-    return torch.where((a == b).all(dim=-1), 1.0, torch.where(union > 0, shared / union, 0.0))
+    # A box without area overlaps nothing, and the rounding of a thin one is much of it: what is within a thousandth
+    # of a pixel on all sides is the same box.
+    same = (apart <= 1e-3).all(dim=-1)
+    return torch.where(same, 1.0, torch.where(union > 0, shared / union, 0.0))
 
 
 def _box_overlap_by_row(left: Tensor, right: Tensor) -> Tensor:

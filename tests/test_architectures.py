@@ -17,17 +17,25 @@ MODELS = (
     "cascade_mask_rcnn_R_50_FPN",
     "faster_rcnn_R_50_C4",
     "faster_rcnn_R_50_DC5",
+    "keypoint_rcnn_R_50_FPN",
     "mask_rcnn_R_50_C4",
     "mask_rcnn_R_50_FPN_dconv",
     "mask_rcnn_X_FPN_gn",
     "panoptic_fpn_R_50",
     "pointrend_rcnn_R_50_FPN",
     "retinanet_R_50_FPN",
+    "rotated_faster_rcnn_R_50_FPN",
     "rpn_R_50_FPN",
     "semantic_R_50_FPN",
 )
 SEGMENTING = ("panoptic_fpn_R_50", "pointrend_rcnn_R_50_FPN", "semantic_R_50_FPN")
-STEPPED = ("retinanet_R_50_FPN", "rpn_R_50_FPN", *SEGMENTING)
+STEPPED = (
+    "keypoint_rcnn_R_50_FPN",
+    "retinanet_R_50_FPN",
+    "rotated_faster_rcnn_R_50_FPN",
+    "rpn_R_50_FPN",
+    *SEGMENTING,
+)
 """Those with ops of their own: compared after every pass, and in OpenVINO too."""
 
 

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-=======
-import struct
 from collections.abc import Callable
-
-import torch
->>>>>>> 0670b13 (Rotated R-CNN to ONNX: anchors, regression, NMS and ROIAlign of rotated boxes from ai.onnx operators)
 
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import level_thresholds

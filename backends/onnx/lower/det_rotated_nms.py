@@ -12,14 +12,11 @@ import torch
 
 from detc.ir import Builder, Graph, TensorType, Value, symbol
 
-from .det_common import F32, I64, ints, scalar, scan, split
+from .det_common import I64, floats, ints, scalar, scan, split
 
 BOOL = torch.bool
 _BOUND_SLACK = 1e-3
 """How much less than the threshold the bound of a pair's IoU may be, for rounding."""
-_EDGE_SLACK = 2.5e-7
-"""Which sides of two boxes coincide: those no further apart than so much of the sum of their sides. It is more than
-rounding, and changes an IoU by no more than rounding."""
 
 
 def keep_best(b: Builder, boxes: Value, valid: Value, threshold: float, labels: Value | None = None) -> Value:
@@ -37,7 +34,7 @@ def keep_best(b: Builder, boxes: Value, valid: Value, threshold: float, labels: 
     pairs = _pairs(b, boxes, valid, threshold, labels, more)  # [3, P]: group, better, worse
     group, better, worse = b.onnx.Split(b.onnx.Transpose(pairs, perm=[1, 0]), num_outputs=3, axis=1)  # [P, 1]
     first, second = (b.onnx.GatherND(boxes, b.onnx.Concat([group, i], axis=1)) for i in (better, worse))
-    overlapping = b.onnx.GreaterOrEqual(_iou(b, first, second), scalar(b, threshold))  # [P]
+    overlapping = b.onnx.GreaterOrEqual(iou(b, first, second), scalar(b, threshold))  # [P]
 
     groups, count = b.onnx.Shape(valid, end=1), b.onnx.Shape(valid, start=1)
     shape = b.onnx.Concat([count, groups, count], axis=0)
@@ -115,72 +112,60 @@ def _shared_length(b: Builder, centre: Value, reach: Value) -> Value:
     return shared
 
 
-def _iou(b: Builder, first: Value, second: Value) -> Value:
+def iou(b: Builder, first: Value, second: Value) -> Value:
     """Intersection over union f32[P] of boxes f32[P,5], pair by pair.
 
-    The border of the intersection consists of what of each box's sides lies in the other box. With Green's theorem
-    its area is half the sum of the cross products of the ends of these pieces: no corners need be found or sorted.
-    In the frame of a box, which is upright there, a side is cut as a line is in Liang and Barsky's algorithm (1984).
-    Where sides of both coincide, those of the first box count: what it lies in is a little larger, and what the
-    second lies in a little smaller.
+    In the frame of the second box, which is upright there and reaches to +-W and +-H, the area that it shares with
+    the first one is that between the first one's upper and lower border, each cut to +-H, for x from -W to W. So it is
+    the integral of y, cut to +-H, along the first box's sides as far as they lie between -W and W (Green's theorem).
+    It changes steadily with the boxes: sides that coincide, or almost, are no special case.
     """
     centre_1, size_1, angle_1 = split(b, first, (2, 2, 1), axis=1)
     centre_2, size_2, angle_2 = split(b, second, (2, 2, 1), axis=1)
-    radians = math.pi / 180.0
-    offset = b.onnx.Sub(centre_1, centre_2)
-    # Two sets of sides, of the first box in the second one's frame and the other way round: [P, 2, ...].
-    frame = b.onnx.Mul(b.onnx.Concat([angle_2, angle_1], axis=1), scalar(b, radians))
-    turn = b.onnx.Mul(b.onnx.Sub(angle_1, angle_2), scalar(b, radians))
-    turn = b.onnx.Unsqueeze(b.onnx.Concat([turn, b.onnx.Neg(turn)], axis=1), ints(b, 2))  # [P, 2, 1]
-    cos, sin = b.onnx.Cos(turn), b.onnx.Sin(turn)
-    half = [b.onnx.Mul(size, scalar(b, 0.5)) for size in (size_1, size_2)]
-    own, other = (
-        b.onnx.Concat([b.onnx.Unsqueeze(half[i], ints(b, 1)) for i in order], axis=1)
-        for order in ((0, 1), (1, 0))
-    )  # [P, 2, 2]: half of width and height, of the box whose sides these are, and of the other one
-    half_width, half_height = split(b, own, (1, 1), axis=2)
-    across, down = b.constant([1.0, -1.0, -1.0, 1.0], F32), b.constant([1.0, 1.0, -1.0, -1.0], F32)
-    right, below = b.onnx.Mul(half_width, across), b.onnx.Mul(half_height, down)
-    corner_x = b.onnx.Add(
-        b.onnx.Mul(right, cos), b.onnx.Mul(below, sin)
-    )  # [P, 2, 4], about the box's own centre
-    corner_y = b.onnx.Sub(b.onnx.Mul(below, cos), b.onnx.Mul(right, sin))
-    side_x, side_y = (
-        b.onnx.Sub(b.onnx.Gather(c, ints(b, 1, 2, 3, 0), axis=2), c) for c in (corner_x, corner_y)
-    )
+    offset_x, offset_y = _turned(b, *split(b, b.onnx.Sub(centre_1, centre_2), (1, 1), axis=1), angle_2)
+    half_width, half_height = split(b, b.onnx.Mul(size_1, scalar(b, 0.5)), (1, 1), axis=1)
+    right = b.onnx.Mul(half_width, floats(b, 1.0, -1.0, -1.0, 1.0))  # [P, 4], the corners going round
+    below = b.onnx.Mul(half_height, floats(b, 1.0, 1.0, -1.0, -1.0))
+    x, y = _turned(b, right, below, b.onnx.Sub(angle_2, angle_1))
+    x, y = b.onnx.Add(x, offset_x), b.onnx.Add(y, offset_y)
+    along_x, along_y = (b.onnx.Sub(b.onnx.Gather(c, ints(b, 1, 2, 3, 0), axis=1), c) for c in (x, y))
 
-    sign = b.constant([[1.0], [-1.0]], F32)
-    offset = b.onnx.Mul(b.onnx.Unsqueeze(offset, ints(b, 1)), sign)  # [P, 2, 2]
-    offset_x, offset_y = split(b, offset, (1, 1), axis=2)
-    frame = b.onnx.Unsqueeze(frame, ints(b, 2))
-    frame_cos, frame_sin = b.onnx.Cos(frame), b.onnx.Sin(frame)
-    centre_x = b.onnx.Sub(b.onnx.Mul(offset_x, frame_cos), b.onnx.Mul(offset_y, frame_sin))
-    centre_y = b.onnx.Add(b.onnx.Mul(offset_x, frame_sin), b.onnx.Mul(offset_y, frame_cos))
-    total = b.onnx.ReduceSum(b.onnx.Add(size_1, size_2), ints(b, 1), keepdims=1)
-    slack = b.onnx.Mul(b.onnx.Unsqueeze(b.onnx.Mul(total, scalar(b, _EDGE_SLACK)), ints(b, 2)), sign)
-    half_x, half_y = split(b, b.onnx.Add(other, slack), (1, 1), axis=2)
-    begin_x, end_x = _cut(b, b.onnx.Add(corner_x, centre_x), side_x, half_x)
-    begin_y, end_y = _cut(b, b.onnx.Add(corner_y, centre_y), side_y, half_y)
-    begin = b.onnx.Max([begin_x, begin_y, scalar(b, 0.0)])
-    part = b.onnx.Relu(b.onnx.Sub(b.onnx.Min([end_x, end_y, scalar(b, 1.0)]), begin))
-
-    # All cross products are about the second box's centre.
-    first_only = b.constant([[1.0], [0.0]], F32)
-    x = b.onnx.Add(corner_x, b.onnx.Mul(centre_x, first_only))
-    y = b.onnx.Add(corner_y, b.onnx.Mul(centre_y, first_only))
-    cross = b.onnx.Sub(b.onnx.Mul(x, side_y), b.onnx.Mul(y, side_x))
-    twice = b.onnx.Abs(b.onnx.ReduceSum(b.onnx.Mul(part, cross), ints(b, 1, 2), keepdims=0))
-    shared = b.onnx.Mul(twice, scalar(b, 0.5))
+    width, height = split(b, b.onnx.Mul(size_2, scalar(b, 0.5)), (1, 1), axis=1)  # [P, 1]: W and H
+    # All in parts of a side's length: from begin to end it lies between -W and W, from enter to leave in the box.
+    begin, end, _ = _between(b, x, along_x, width, scalar(b, 0.0), scalar(b, 1.0))
+    enter, leave, rises = _between(b, y, along_y, height, begin, end)
+    middle = b.onnx.Mul(b.onnx.Add(enter, leave), scalar(b, 0.5))
+    inside = b.onnx.Mul(b.onnx.Sub(leave, enter), b.onnx.Add(y, b.onnx.Mul(along_y, middle)))
+    # Where it rises it is below the box before it enters it, and above after it has left it.
+    above = b.onnx.Sub(b.onnx.Sub(end, leave), b.onnx.Sub(enter, begin))
+    beyond = b.onnx.Mul(b.onnx.Mul(above, height), rises)
+    parts = b.onnx.Mul(b.onnx.Add(inside, beyond), along_x)
+    shared = b.onnx.Abs(b.onnx.ReduceSum(parts, ints(b, 1), keepdims=0))  # [P]
     area_1, area_2 = (b.onnx.ReduceProd(size, ints(b, 1), keepdims=0) for size in (size_1, size_2))
     union = b.onnx.Sub(b.onnx.Add(area_1, area_2), shared)
-    iou: Value = b.onnx.Div(shared, b.onnx.Max([union, scalar(b, 1e-30)]))
-    return iou
+    overlap: Value = b.onnx.Div(shared, b.onnx.Max([union, scalar(b, 1e-30)]))
+    return overlap
 
 
-def _cut(b: Builder, start: Value, along: Value, half: Value) -> tuple[Value, Value]:
-    """From where to where, in parts of their length, lines from `start` on lie between -half and half."""
+def _turned(b: Builder, x: Value, y: Value, angle: Value) -> tuple[Value, Value]:
+    """Vectors in the frame of a box that is turned by so many degrees: along its width, and along its height."""
+    theta = b.onnx.Mul(angle, scalar(b, math.pi / 180.0))
+    cos, sin = b.onnx.Cos(theta), b.onnx.Sin(theta)
+    across = b.onnx.Sub(b.onnx.Mul(x, cos), b.onnx.Mul(y, sin))
+    return across, b.onnx.Add(b.onnx.Mul(x, sin), b.onnx.Mul(y, cos))
+
+
+def _between(
+    b: Builder, start: Value, along: Value, half: Value, begin: Value, end: Value
+) -> tuple[Value, Value, Value]:
+    """From where to where, within begin to end, lines lie between -half and half; and whether they rise (1) or
+    fall (-1).
+
+    A line that does not move counts as rising very slowly.
+    """
     tiny = scalar(b, 1e-12)
-    still = b.onnx.Less(b.onnx.Abs(along), tiny)
-    along = b.onnx.Where(still, tiny, along)
-    near, far = (b.onnx.Div(b.onnx.Sub(bound, start), along) for bound in (b.onnx.Neg(half), half))
-    return b.onnx.Min([near, far]), b.onnx.Max([near, far])
+    along = b.onnx.Where(b.onnx.Less(b.onnx.Abs(along), tiny), tiny, along)
+    low, high = (b.onnx.Div(b.onnx.Sub(bound, start), along) for bound in (b.onnx.Neg(half), half))
+    first, last = b.onnx.Min([low, high]), b.onnx.Max([low, high])
+    enter, leave = (b.onnx.Max([b.onnx.Min([place, end]), begin]) for place in (first, last))
+    return enter, leave, b.onnx.Sign(along)
