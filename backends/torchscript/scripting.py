@@ -1,0 +1,162 @@
+"""What `detc.export` needs of torch.jit: scripting a model with classes in other classes' stead, and dumps."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.jit._recursive import concrete_type_store
+from torch.jit._state import _jit_caching_layer
+
+from detc.ir import InputError
+
+_numbers = itertools.count(1)
+
+
+def is_tracing() -> bool:
+    """Whether torch.jit.trace is recording."""
+    return bool(torch.jit.is_tracing())
+
+
+@contextmanager
+def tracing_paused() -> Iterator[None]:
+    """Within the block torch.jit.trace records nothing."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
+@contextmanager
+def source_module(text: str, names: Mapping[str, Any], classes: Sequence[str]) -> Iterator[ModuleType]:
+    """A module made of a text, importable within the block, whose `classes` torch.jit knows. `names` are its globals.
+
+    Every module has a name of its own: torch.jit takes two classes of one full name for the same.
+    """
+    name = f"detc_scripted_{next(_numbers)}"
+    module = ModuleType(name)
+    module.__file__ = f"<{name}>"
+    vars(module).update(names)
+    sys.modules[name] = module
+    linecache.cache[module.__file__] = (len(text), None, text.splitlines(keepends=True), module.__file__)
+    try:
+        exec(compile(text, module.__file__, "exec"), vars(module))  # noqa: S102  (a text that detc has written)
+        # In the module's own namespace: torch.jit looks up there what the classes refer to.
+        exec("".join(f"torch.jit.script({cls})\n" for cls in classes), vars(module))  # noqa: S102
+        yield module
+    finally:
+        del sys.modules[name]
+        del linecache.cache[module.__file__]
+
+
+@contextmanager
+def standing_in(classes: Mapping[type, type]) -> Iterator[None]:
+    """Within the block torch.jit compiles, for each class, the other in its stead."""
+    try:
+        for original, stand_in in classes.items():
+            original.__torch_script_class__ = True  # type: ignore[attr-defined]
+            original._jit_override_qualname = torch._jit_internal._qualified_name(stand_in)  # type: ignore[attr-defined]
+        _forget_compiled()
+        yield
+    finally:
+        for original in classes:
+            for name in ("__torch_script_class__", "_jit_override_qualname"):
+                if name in vars(original):
+                    delattr(original, name)
+        _forget_compiled()
+
+
+def _forget_compiled() -> None:
+    # torch.jit shares what it compiled among modules of one class: that was for other classes then.
+    concrete_type_store.type_store.clear()
+    _jit_caching_layer.clear()
+
+
+@contextmanager
+def constant_training_mode(model: nn.Module) -> Iterator[None]:
+    """Within the block torch.jit takes `training` for a constant: what is for training only is not compiled."""
+    classes = {type(module) for module in model.modules()}
+    before = {cls: vars(cls).get("__annotations__") for cls in classes}
+    try:
+        for cls in classes:
+            cls.__annotations__ = {**getattr(cls, "__annotations__", {}), "training": torch.jit.Final[bool]}
+        yield
+    finally:
+        for cls, annotations in before.items():
+            if annotations is None:
+                del cls.__annotations__
+            else:
+                cls.__annotations__ = annotations
+
+
+def script(model: nn.Module) -> torch.jit.ScriptModule:
+    """torch.jit.script.
+
+    Errors:
+        InputError: torch cannot compile the model.
+    """
+    try:
+        made: torch.jit.ScriptModule = torch.jit.script(model)
+    except (RuntimeError, NotImplementedError, TypeError, OSError) as error:
+        raise InputError(f"torch.jit.script does not take {type(model).__name__}: {error}") from error
+    return made
+
+
+def script_function(function: Any) -> Any:
+    """torch.jit.script of a function."""
+    return torch.jit.script(function)
+
+
+def dump_torchscript_IR(
+    model: torch.jit.ScriptModule | torch.jit.ScriptFunction[Any, Any], dir: str | os.PathLike[str]
+) -> None:
+    """Write what a traced or scripted module or function consists of into a folder, made if need be.
+
+    `model_ts_code.txt`: the code of every method, as Python; `model_ts_IR.txt`: the graph, and those of the modules in
+    it; `model_ts_IR_inlined.txt`: the graph with all calls inlined; `model.txt`: the modules (not for a function).
+
+    Errors:
+        InputError: the model is neither traced nor scripted, or the folder cannot be written.
+    """
+    function = isinstance(model, torch.jit.ScriptFunction)
+    if not function and not isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"dump_torchscript_IR takes what torch.jit.trace or torch.jit.script gave, not {type(model).__name__}"
+        )
+    inner = getattr(model, "_actual_script_module", model)
+    files = {
+        "model_ts_code.txt": str(model.code) if function else "".join(_code(inner)),
+        "model_ts_IR.txt": str(model.graph) if function else inner._c.dump_to_str(True, False, False),
+        "model_ts_IR_inlined.txt": str(model.inlined_graph),
+    }
+    if not function:
+        files["model.txt"] = str(model)
+    folder = Path(os.path.expanduser(dir))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from None
+
+
+def _code(module: torch.jit.ScriptModule) -> Iterator[str]:
+    for name, child in module.named_modules():
+        part = getattr(child, "_actual_script_module", child)
+        compiled = getattr(part, "_c", None)
+        names = compiled._method_names() if compiled is not None else []
+        methods = [compiled._get_method(method) for method in names]
+        yield f"# {name or 'the whole model'}: {getattr(part, 'original_name', type(part).__name__)}\n"
+        yield from (f"{method.code}\n" for method in methods)
+        yield "" if methods else "# no code of its own\n\n"
