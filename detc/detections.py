@@ -9,33 +9,66 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from torch import Tensor
 
 from detc.backends.files import atomic_write
 from detc.frontend.structures import Instances
+from detc.ir.dialects.postprocess import BOX_FIELDS
 
 from .terminal import table
+
+KEYPOINT_SCORE = 0.05
+"""Keypoints of a lower score are counted and drawn by nobody: what is not to be seen has a flat heatmap."""
+_EXTRA = {"pred_keypoints": "keypoints", "pred_masks": "mask pixels"}
+"""Further fields of detections -> the heading of their column."""
+
+
+def boxes_of(instances: Instances) -> Tensor:
+    """The boxes f32[D,4] (x0 y0 x1 y1) or, rotated, f32[D,5] of detections, or of proposals."""
+    name = next(name for name in BOX_FIELDS if instances.has(name))
+    boxes: Tensor = instances.get(name).tensor
+    return boxes
+
+
+def scores_of(instances: Instances) -> Tensor:
+    """The scores f32[D] of detections, the objectness logits of proposals."""
+    scores: Tensor = instances.scores if instances.has("scores") else instances.objectness_logits
+    return scores
+
+
+def names_of(instances: Instances, class_names: Sequence[str]) -> list[str]:
+    """What each detection is: its class's name, its number where it has none; proposals are just that."""
+    if not instances.has("pred_classes"):
+        return ["proposal"] * len(instances)
+    return [class_name(category, class_names) for category in instances.pred_classes.tolist()]
 
 
 def to_json(instances: Instances, class_names: Sequence[str], image: str) -> dict[str, Any]:
     """What was found in an image, for JSON.
 
     "image", "height", "width", and "detections", each with "class" (number), "name", "score", "box" (x0 y0 x1 y1 in
-    pixels) and, where there are masks, "mask": COCO's run-length encoding, uncompressed.
+    pixels) or "rotated_box" (centre x, centre y, width, height in pixels, degrees counter-clockwise) and, where there
+    are such, "keypoints" (x, y, score) and "mask": COCO's run-length encoding, uncompressed. Proposals have no class.
     """
     height, width = instances.image_size
+    boxes, scores = boxes_of(instances), scores_of(instances)
+    shape = "box" if boxes.shape[1] == 4 else "rotated_box"
     detections: list[dict[str, Any]] = []
-    for i in range(len(instances)):
-        category = int(instances.pred_classes[i])
-        entry: dict[str, Any] = {
-            "class": category,
-            "name": class_name(category, class_names),
-            "score": round(float(instances.scores[i]), 6),
-            "box": [round(x, 3) for x in instances.pred_boxes.tensor[i].tolist()],
-        }
+    for i, name in enumerate(names_of(instances, class_names)):
+        entry: dict[str, Any] = {}
+        if instances.has("pred_classes"):
+            entry["class"] = int(instances.pred_classes[i])
+        entry |= {"name": name, "score": round(float(scores[i]), 6), shape: _rounded(boxes[i])}
+        if instances.has("pred_keypoints"):
+            entry["keypoints"] = [_rounded(point) for point in instances.pred_keypoints[i]]
         if instances.has("pred_masks"):
             entry["mask"] = {"size": [height, width], "counts": run_lengths(instances.pred_masks[i].numpy())}
         detections.append(entry)
     return {"image": image, "height": height, "width": width, "detections": detections}
+
+
+def _rounded(row: Tensor) -> list[float]:
+    return [round(x, 3) for x in row.tolist()]
 
 
 def write_json(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -59,16 +92,19 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 def detection_table(shown: Instances, total: int, class_names: Sequence[str], title: str) -> Table:
     """Detections as a table for the terminal, boxes in pixels. `total` is how many there are, shown or not."""
-    masks = shown.has("pred_masks")
-    numbers = ("score", "x0", "y0", "x1", "y1", *(("mask pixels",) if masks else ()))
+    boxes = boxes_of(shown)
+    sides = ("x0", "y0", "x1", "y1") if boxes.shape[1] == 4 else ("x", "y", "width", "height", "angle")
+    extra = [name for field, name in _EXTRA.items() if shown.has(field)]
+    numbers = ("score", *sides, *extra)
     count = f"{len(shown)} of {total} detections" if total else "no detections"
     made = table("class", *numbers, title=f"{title}: {count}", right=numbers)
-    for i in range(len(shown)):
-        cells = [f"{x:.1f}" for x in shown.pred_boxes.tensor[i].tolist()]
-        if masks:
+    for i, name in enumerate(names_of(shown, class_names)):
+        cells = [f"{x:.1f}" for x in boxes[i].tolist()]
+        if shown.has("pred_keypoints"):
+            cells.append(str(int((shown.pred_keypoints[i, :, 2] >= KEYPOINT_SCORE).sum())))
+        if shown.has("pred_masks"):
             cells.append(str(int(shown.pred_masks[i].sum())))
-        name = class_name(int(shown.pred_classes[i]), class_names)
-        made.add_row(name, f"{float(shown.scores[i]):.3f}", *cells)
+        made.add_row(name, f"{float(scores_of(shown)[i]):.3f}", *cells)
     return made
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from detc.frontend.structures import Instances
 
-from .detections import detection_table, to_json
+from .detections import detection_table, scores_of, to_json
 from .detector import Detector
 from .picture import draw, draw_segments
 from .segments import Segment, segment_table, segments_json, segments_of
@@ -68,4 +68,4 @@ class Findings:
             yield segment_table(self.segments, name)
 
     def _shown(self, instances: Instances) -> Instances:
-        return instances[instances.scores >= self.min_score]
+        return instances[scores_of(instances) >= self.min_score]

@@ -8,11 +8,13 @@ from typing import Any
 import cv2
 import numpy as np
 import supervision
+import torch
 from PIL import Image
 
 from detc.frontend.structures import Instances
+from detc.ir.dialects.rotated_kernels import corners_of
 
-from .detections import class_name
+from .detections import KEYPOINT_SCORE, boxes_of, names_of, scores_of
 from .segments import Segment
 
 _LEGIBLE = 480
@@ -32,30 +34,62 @@ _PALETTE = supervision.ColorPalette.from_hex(
     ]
 )
 """Colors of classes: unlike one another, and light, for black text."""
+_BONES, _JOINTS = (supervision.Color.from_hex(color) for color in ("#ffffff", "#d90429"))
+_COCO_KEYPOINTS = 17
+"""A person has so many in COCO, whose skeleton supervision knows."""
+_CORNERS = supervision.config.ORIENTED_BOX_COORDINATES
+"""Under this name supervision's detections hold the corners f32[D,4,2] of rotated boxes."""
 
 
 def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -> Image.Image:
-    """The picture with masks, boxes and labels. The instances are in its pixels.
+    """The picture with masks, boxes, keypoints and labels. The instances are in its pixels.
 
     A small picture is enlarged by a whole factor first, so that the labels can be read.
     """
     scene, size, factor = _legible(image)
-    classes = instances.pred_classes.numpy()
-    found = supervision.Detections(
-        xyxy=instances.pred_boxes.tensor.numpy() * factor,
-        confidence=instances.scores.numpy(),
-        class_id=classes,
-        mask=_enlarged(instances.pred_masks.numpy(), size) if instances.has("pred_masks") else None,
-    )
+    found = _detections(instances, size, factor)
     labels = [
-        f"{class_name(category, class_names)} {score:.2f}"
-        for category, score in zip(classes.tolist(), instances.scores.tolist(), strict=True)
+        f"{name} {score:.2f}"
+        for name, score in zip(names_of(instances, class_names), scores_of(instances).tolist(), strict=True)
     ]
     if found.mask is not None:
         scene = supervision.MaskAnnotator(_PALETTE, opacity=0.45).annotate(scene, found)
     thickness = supervision.calculate_optimal_line_thickness(resolution_wh=size)
-    scene = supervision.BoxAnnotator(_PALETTE, thickness=thickness).annotate(scene, found)
+    outline = supervision.OrientedBoxAnnotator if _CORNERS in found.data else supervision.BoxAnnotator
+    scene = outline(_PALETTE, thickness=thickness).annotate(scene, found)
+    if instances.has("pred_keypoints"):
+        scene = _with_keypoints(scene, instances.pred_keypoints.numpy(), factor, thickness)
     return _labelled(scene, size, found, labels)
+
+
+def _detections(instances: Instances, size: tuple[int, int], factor: int) -> supervision.Detections:
+    """The instances as the annotators take them, in the pixels of a picture enlarged to a size (width, height)."""
+    boxes = boxes_of(instances) * factor
+    data = {}
+    if boxes.shape[1] == 5:
+        turned = torch.cat((boxes[:, :4], boxes[:, 4:] / factor), dim=1)
+        data[_CORNERS] = corners_of(turned).numpy()
+        boxes = torch.cat((corners_of(turned).amin(dim=1), corners_of(turned).amax(dim=1)), dim=1)
+    return supervision.Detections(
+        xyxy=boxes.numpy(),
+        confidence=scores_of(instances).numpy(),
+        class_id=instances.pred_classes.numpy()
+        if instances.has("pred_classes")
+        else np.zeros(len(boxes), int),
+        mask=_enlarged(instances.pred_masks.numpy(), size) if instances.has("pred_masks") else None,
+        data=data,
+    )
+
+
+def _with_keypoints(scene: np.ndarray, keypoints: np.ndarray, factor: int, thickness: int) -> np.ndarray:
+    """Keypoints f32[D,K,3] as points, those of COCO's people joined to skeletons."""
+    points = supervision.KeyPoints(
+        xy=keypoints[..., :2] * factor, visible=keypoints[..., 2] >= KEYPOINT_SCORE
+    )
+    if keypoints.shape[1] == _COCO_KEYPOINTS:
+        scene = supervision.EdgeAnnotator(_BONES, thickness=thickness).annotate(scene, points)
+    drawn: np.ndarray = supervision.VertexAnnotator(_JOINTS, radius=2 * thickness).annotate(scene, points)
+    return drawn
 
 
 def draw_segments(image: Image.Image, segments: Sequence[Segment]) -> Image.Image:

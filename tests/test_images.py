@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import detc
-from detc.detections import run_lengths
+from detc.detections import detection_table, run_lengths, to_json
 from detc.frontend.detectron2.dataset import CITYSCAPES_CLASSES, COCO_CLASSES, COCO_STUFF, known_class_names
-from detc.frontend.structures import Boxes, Instances
+from detc.frontend.structures import Boxes, Instances, RotatedBoxes
 from detc.images import model_input, read_image, save_image
 from detc.picture import draw
 from tests import parity, zoo
@@ -106,3 +106,54 @@ def test_drawing_without_masks_or_names(tmp_path: Path) -> None:
     assert np.asarray(draw(image, instances[:0], [])).max() == 9
     save_image(drawn, tmp_path / "drawn.jpg")
     assert Image.open(tmp_path / "drawn.jpg").size == drawn.size
+
+
+def _found(**fields: object) -> Instances:
+    return Instances((60, 80), scores=torch.tensor([0.75]), pred_classes=torch.tensor([0]), **fields)
+
+
+def _colored(drawn: Image.Image, color: str) -> np.ndarray:
+    """Where a picture, drawn 8 times as large as it was, has a color: x and y in the small one's pixels."""
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    rows, columns = np.nonzero((np.asarray(drawn) == rgb).all(axis=2))
+    return np.stack((columns, rows), axis=1) / 8
+
+
+def test_drawing_keypoints() -> None:
+    """Those that are to be seen; the 17 of a person are joined."""
+    image = Image.new("RGB", (80, 60), (9, 9, 9))
+    points = torch.tensor([[[20.0, 20.0, 0.9], [60.0, 40.0, 0.2], [40.0, 50.0, 0.01]]])
+    joints = _colored(
+        draw(image, _found(pred_boxes=Boxes([[5, 5, 70, 55]]), pred_keypoints=points), []), "#d90429"
+    )
+    for place in points[0, :, :2].numpy():
+        assert (np.abs(joints - place).max(axis=1) < 1).any() == (place[0] != 40)
+    person = torch.rand(1, 17, 3) * torch.tensor([60.0, 40.0, 0.5]) + torch.tensor([10.0, 10.0, 0.1])
+    bones = _colored(
+        draw(image, _found(pred_boxes=Boxes([[5, 5, 75, 55]]), pred_keypoints=person), []), "#ffffff"
+    )
+    assert len(bones) > 100
+
+
+def test_drawing_rotated_boxes() -> None:
+    """The outline goes through the corners: the angle is counter-clockwise."""
+    image = Image.new("RGB", (80, 60), (9, 9, 9))
+    found = _found(pred_boxes=RotatedBoxes(torch.tensor([[40.0, 30.0, 40.0, 10.0, 30.0]])))
+    outline = _colored(draw(image, found, []), "#4cc9f0")
+    across, down = np.array([np.cos(np.pi / 6), -0.5]), np.array([0.5, np.cos(np.pi / 6)])
+    for corner in (np.array([40, 30]) + 20 * across + 5 * down, np.array([40, 30]) + 20 * across - 5 * down):
+        assert np.abs(outline - corner).max(axis=1).min() < 1
+    (described,) = to_json(found, ["ship"], "sea.png")["detections"]
+    assert described["rotated_box"] == [40, 30, 40, 10, 30] and "box" not in described
+    assert [column.header for column in detection_table(found, 1, [], "sea").columns][2:] == [
+        *("x", "y", "width", "height", "angle")
+    ]
+
+
+def test_drawing_proposals() -> None:
+    """They have neither scores nor classes, but logits."""
+    found = Instances((60, 80), proposal_boxes=Boxes([[5, 5, 70, 55]]), objectness_logits=torch.tensor([2.5]))
+    assert len(_colored(draw(Image.new("RGB", (80, 60)), found, []), "#4cc9f0"))
+    assert to_json(found, [], "image.png")["detections"] == [
+        {"name": "proposal", "score": 2.5, "box": [5, 5, 70, 55]}
+    ]

@@ -13,19 +13,10 @@ from detc.ir import Builder, Dim, Graph, Node, TensorType, Value, symbol
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
-from ..body import body_text
-from .det_common import F32, I64, ints, iota, scalar, split
+from .det_common import F32, I64, ints, iota, scalar, scan, split
 
 I32, BOOL = torch.int32, torch.bool
 _HEIGHT, _WIDTH = symbol("height"), symbol("width")
-
-
-def _scan(b: Builder, body: Graph, states: list[Value], rows: list[Value]) -> tuple[Value, ...]:
-    """Run the body on each row in turn: the last states, and what the steps gave, stacked."""
-    results: tuple[Value, ...] = b.onnx.Scan(
-        [*states, *rows], body=body_text(body), num_scan_inputs=len(rows), outputs=len(body.outputs)
-    )
-    return results
 
 
 def _resize_step(channels: Dim) -> Graph:
@@ -50,7 +41,7 @@ def sem_seg_postprocess(b: Builder, node: Node) -> Value:
     logits, im_info, output_size = (node.operand(i) for i in range(3))
     sizes, _ = split(b, b.onnx.Cast(im_info, to=I64), (2, 1), axis=1)
     largest = b.onnx.ReduceMax(output_size, ints(b, 0), keepdims=0)
-    _, canvas = _scan(b, _resize_step(logits.shape[1]), [largest], [logits, sizes, output_size])
+    _, canvas = scan(b, _resize_step(logits.shape[1]), [largest], [logits, sizes, output_size])
     return canvas
 
 
@@ -123,7 +114,7 @@ def _add_things(
     in_turn = b.onnx.Gather(b.onnx.Concat([masks, nothing], axis=0), row, axis=0)
     blank = b.onnx.ConstantOfShape(plane, value=(I32, 0))
     step = _instance_step(float(node.attributes["overlap_threshold"]))  # type: ignore[arg-type]
-    _, _, kept, counts, canvases = _scan(b, step, [blank, b.constant(0, I32)], [in_turn, first])
+    _, _, kept, counts, canvases = scan(b, step, [blank, b.constant(0, I32)], [in_turn, first])
     ends, at = _places(b, is_end), _places(b, kept)
     things, thing_count = (b.onnx.Gather(values, ends, axis=0) for values in (canvases, counts))
     segments = [b.onnx.Gather(values, at, axis=0) for values in (image, counts, row)]
