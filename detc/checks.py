@@ -47,6 +47,7 @@ def check_parity(
     batches = [[name] for name in inputs]
     if len(inputs) > 1:
         batches.append(list(inputs))
+    suppressing = [float(detector.metadata["nms_thresh"])] if "nms_thresh" in detector.metadata else []
     found: list[Parity] = []
     for names in batches:
         batch = [inputs[name] for name in names]
@@ -58,7 +59,7 @@ def check_parity(
                 if isinstance(instances, Instances):
                     mine, theirs = _tensors(left[output]), _tensors(instances)
                     thresholds = _thresholds(detector, mine, theirs)
-                    report = compare_detections(mine, theirs, tolerances, thresholds)
+                    report = compare_detections(mine, theirs, tolerances, thresholds, suppressing)
                     found.append(Parity(name, len(names), report))
             if "sem_seg" in right:
                 found.append(Parity(name, len(names), compare_segmentations(left, right, tolerances)))

@@ -1,4 +1,4 @@
-"""The command line: export, run, show, passes, opt, bisect, report, analyze, demo.
+"""The command line: export, run, show, passes, opt, bisect, report, analyze, zoo, demo.
 
 What the user can mend is one message, `detc: error: ...`, and exit status 2; a check that finds a difference is
 status 1. A fault of detc's own keeps its traceback.
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a Python file that defines passes; it is run",
     )  # fmt: skip
     _add_workbench(commands)
+    _add_zoo(commands)
     demo = _command(
         commands,
         "demo",
@@ -175,6 +176,24 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--min-score", type=float, metavar="S", default=0.5,
         help="the least score of detections in the picture and the table; default: 0.5",
     )  # fmt: skip
+
+
+def _add_zoo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = _command(
+        commands, "zoo", _zoo,
+        "Compile every model of a folder for every target, run it, and print what agrees with the model.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="its folders hold a config.yaml and a model_final.pth each",
+    )
+    add("--images", nargs="+", metavar="IMAGE", help="default: FOLDER/scenes/*.png")
+    add("--target", action="append", metavar="TARGET", help="only this target; can be given several times")
+    add("--model", action="append", metavar="NAME", help="only this model; can be given several times")
+    add("--write", type=Path, metavar="FILE", help="also put the table into this Markdown file")
 
 
 def _add_workbench(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -281,6 +300,13 @@ def _passes(options: argparse.Namespace, stages: Stages) -> int:
         *(explain(find_pass(options.explain)) if options.explain else (*pass_tables(), *other_passes()))
     )
     return 0
+
+
+def _zoo(options: argparse.Namespace, stages: Stages) -> int:
+    with stages.stage("import detc"):
+        from .zoo_command import zoo
+
+    return zoo(options, stages)
 
 
 def _opt(options: argparse.Namespace, stages: Stages) -> int:

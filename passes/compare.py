@@ -38,7 +38,8 @@ class Tolerances:
         score: the largest difference of two scores of one detection.
         mask_iou: the least overlap of two masks; those that are probabilities are cut at 0.5.
         keypoint: the largest distance of two keypoints in pixels, along each axis.
-        threshold: a detection whose score is this near to a score threshold may be there or not.
+        threshold: a detection whose score is this near to a score threshold may be there or not, and so may one whose
+            overlap with a better one of its class is this near to the threshold of non-maximum suppression.
     """
 
     rtol: float = 1e-3
@@ -57,11 +58,13 @@ class Reference:
     Attributes:
         groups: for each set of detections, role (`boxes`, `scores`, `classes`, ...) -> name of the tensor.
         score_thresholds: scores at which detections are let through.
+        nms_thresholds: overlaps at which a detection suppresses another.
     """
 
     tensors: Mapping[str, Tensor]
     groups: Sequence[Mapping[str, str]]
     score_thresholds: Sequence[float] = ()
+    nms_thresholds: Sequence[float] = ()
 
 
 def flatten_outputs(outputs: Mapping[str, Any], types: Mapping[str, Type]) -> dict[str, Tensor]:
@@ -120,7 +123,8 @@ def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Toler
         mine = {role: expected.tensors[name] for role, name in group.items()}
         theirs = {role: actual[name] for role, name in group.items()}
         pairing = _paired(group, mine, theirs, tolerances)
-        differences.update(_compare_detections(group, pairing, expected.score_thresholds))
+        thresholds = (expected.score_thresholds, expected.nms_thresholds)
+        differences.update(_compare_detections(group, pairing, *thresholds))
     for name, tensor in expected.tensors.items():
         if name in _LABEL_MAPS:
             differences[name] = _compare_label_maps(name, tensor, actual[name], tolerances)
@@ -216,12 +220,13 @@ def compare_detections(
     actual: Mapping[str, Tensor],
     tolerances: Tolerances | None = None,
     score_thresholds: Sequence[float] = (),
+    nms_thresholds: Sequence[float] = (),
 ) -> DetectionReport:
     """Match two sets of detections and say how far they are apart.
 
     Each is a dict by role with as many rows in each: boxes f32[D,4], scores f32[D], batch_index i64[D] and, as far
     as there are such, classes i64[D], masks [D,...], keypoints f32[D,K,3]. A detection whose score is near one of
-    `score_thresholds` may be missing on one side.
+    `score_thresholds`, or whose overlap with a better one is near one of `nms_thresholds`, may be missing on one side.
     """
     names = {role: role for role in expected}
     counts = (len(expected["boxes"]), len(actual["boxes"]))
@@ -233,7 +238,7 @@ def compare_detections(
     except Mismatch as mismatch:
         return DetectionReport(*counts, problem=str(mismatch))
     try:
-        _compare_detections(names, pairing, score_thresholds)
+        _compare_detections(names, pairing, score_thresholds, nms_thresholds)
         problem = ""
     except Mismatch as mismatch:
         problem = str(mismatch)
@@ -261,22 +266,39 @@ def _paired(
 
 
 def _compare_detections(
-    group: Mapping[str, str], pairing: _Pairing, score_thresholds: Sequence[float]
+    group: Mapping[str, str],
+    pairing: _Pairing,
+    score_thresholds: Sequence[float],
+    nms_thresholds: Sequence[float],
 ) -> dict[str, float]:
     mine, theirs = pairing.mine, pairing.theirs
-    for rows, scores, where in (
-        (pairing.left_over, mine["scores"], "is missing"),
-        (pairing.extra, theirs["scores"], "should not be there"),
+    for rows, side, where in (
+        (pairing.left_over, mine, "is missing"),
+        (pairing.extra, theirs, "should not be there"),
     ):
         for row in rows:
-            score = float(scores[row])
-            if not any(abs(score - t) <= pairing.tolerances.threshold for t in score_thresholds):
+            near = pairing.tolerances.threshold
+            if not _is_near(side["scores"][row], score_thresholds, near) and not _is_near(
+                _overlaps_with_better(side, row), nms_thresholds, near
+            ):
                 raise Mismatch(group["boxes"], f"a detection {where}: {_described(row, pairing, where)}")
     left, right = pairing.rows
     return {
         name: _compare_field(role, name, mine[role][left], theirs[role][right], pairing.tolerances)
         for role, name in group.items()
     }
+
+
+def _is_near(values: Tensor, thresholds: Sequence[float], near: float) -> bool:
+    return any(bool(((values.double() - threshold).abs() <= near).any()) for threshold in thresholds)
+
+
+def _overlaps_with_better(side: Mapping[str, Tensor], row: int) -> Tensor:
+    """A detection's IoU with each of its image and class that has a better score."""
+    rivals = (side["batch_index"] == side["batch_index"][row]) & (side["scores"] > side["scores"][row])
+    if "classes" in side:
+        rivals &= side["classes"] == side["classes"][row]
+    return box_overlap(side["boxes"][row : row + 1], side["boxes"][rivals])
 
 
 def _described(row: int, pairing: _Pairing, where: str) -> str:

@@ -116,11 +116,11 @@ class CheckNumerics(Observer):
 
     def _run(self, graph: Graph) -> list[Reference]:
         interpreter = Interpreter(graph)
-        thresholds = sorted(_score_thresholds(graph))
+        thresholds = [_thresholds(graph, name) for name in ("score_thresh", "nms_thresh")]
         types = {name: value.type for name, value in graph.outputs.items()}
         groups = detection_groups(types)
         return [
-            Reference(flatten_outputs(interpreter.run(_fitting(graph, given)), types), groups, thresholds)
+            Reference(flatten_outputs(interpreter.run(_fitting(graph, given)), types), groups, *thresholds)
             for given in self._inputs
         ]
 
@@ -183,14 +183,14 @@ def named_values(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def _score_thresholds(graph: Graph) -> set[float]:
+def _thresholds(graph: Graph, name: str) -> list[float]:
     found: set[float] = set()
     for node in graph:
-        if "score_thresh" in node.op.attributes:
-            value = attribute(node, "score_thresh")
+        if name in node.op.attributes:
+            value = attribute(node, name)
             if isinstance(value, int | float):
                 found.add(float(value))
-    return found
+    return sorted(found)
 
 
 def _fitting(graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:

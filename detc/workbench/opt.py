@@ -142,7 +142,6 @@ def _write(graph: Graph, path: Path | None) -> None:
         print(print_graph(graph), end="")
     elif path.suffix == ".ir":
         save_graph(graph, path)
-    elif SUFFIXES.get(graph.level) != path.suffix:
-        raise InputError(f"a graph of the level {graph.level!r} is not written to {path.name}: end it in .ir")
     else:
-        emit(graph).save(path)
+        target = next(target for target, suffix in SUFFIXES.items() if suffix == path.suffix)
+        emit(graph, target).save(path)

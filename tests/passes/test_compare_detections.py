@@ -94,3 +94,25 @@ def test_at_a_threshold_a_detection_may_be_missing() -> None:
     assert compare_detections(detections(), fewer, score_thresholds=[0.05005]).agrees
     assert compare_detections(fewer, detections(), score_thresholds=[0.05005]).agrees
     assert not compare_detections(detections(), fewer, score_thresholds=[0.0502]).agrees
+
+
+def test_at_the_threshold_of_suppression_a_detection_may_be_missing() -> None:
+    # The second overlaps with the first by 0.5, the third is of another class.
+    boxes = torch.tensor([[0.0, 0, 20, 10], [0, 0, 10, 10], [0, 0, 10, 10]])
+    found = {
+        "boxes": boxes,
+        "scores": torch.tensor([0.9, 0.8, 0.7]),
+        "classes": torch.tensor([1, 1, 2]),
+        "batch_index": torch.zeros(3, dtype=torch.int64),
+    }
+    without = {
+        row: {role: tensor[[i for i in range(3) if i != row]] for role, tensor in found.items()}
+        for row in range(3)
+    }
+    for threshold in (0.49995, 0.50005):
+        assert compare_detections(found, without[1], nms_thresholds=[threshold]).agrees
+        assert compare_detections(without[1], found, nms_thresholds=[threshold]).agrees
+    assert not compare_detections(found, without[1], nms_thresholds=[0.502]).agrees
+    # What suppresses, and what is of another class, must be there.
+    for row in (0, 2):
+        assert not compare_detections(found, without[row], nms_thresholds=[0.5]).agrees

@@ -1,0 +1,157 @@
+"""The command `zoo`: which models compile to which targets, and run there, measured on a folder of models.
+
+Every cell of the table is what happened: the model was compiled, the file's runtime ran it on each image alone (they
+differ in size) and on all of them as one batch, and what it found was compared with what the model finds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from detc.frontend import load_model
+from detc.ir import DetcError, InputError, UnsupportedError
+
+from .api import FIXED_BATCH, SUFFIXES, TARGETS, compile
+from .checks import check_parity
+from .images import model_input, read_image
+from .load import load_artifact
+
+RUNTIMES = {
+    "onnx": "onnxruntime",
+    "torchscript": "torch.jit",
+    "torch-export": "torch.export",
+    "caffe2": "detc's interpreter",
+}
+"""Target -> what runs its files here."""
+BEGIN, END = "<!-- detc zoo -->", "<!-- end of detc zoo -->"
+"""Where the table stands in a Markdown file."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How one model fared on one target.
+
+    Attributes:
+        images: how many images of other sizes than each other were run alone, 0 if it did not compile.
+        batch: the images that one run took: "any" number, or a fixed one.
+        problem: why not; empty where all agrees.
+    """
+
+    images: int
+    batch: str
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if self.problem:
+            return "no"
+        return "any size, any batch" if self.batch == "any" else "any size, fixed batch"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model and its cells by target."""
+
+    name: str
+    cells: Mapping[str, Cell]
+
+
+def find_models(folder: Path) -> list[Path]:
+    """The folders in it that hold a config.yaml and a model_final.pth.
+
+    Errors:
+        InputError: there is none.
+    """
+    found = sorted(
+        path.parent for path in folder.glob("*/config.yaml") if (path.parent / "model_final.pth").exists()
+    )
+    if not found:
+        raise InputError(f"{folder} holds no folder with a config.yaml and a model_final.pth")
+    return found
+
+
+def measure(
+    folders: Sequence[Path],
+    images: Sequence[str],
+    targets: Iterable[str] = tuple(TARGETS),
+    progress: Callable[[str], None] = lambda text: None,
+) -> Iterator[Entry]:
+    """Compile and run each model for each target.
+
+    Errors:
+        InputError: an image, a config or a checkpoint cannot be read.
+    """
+    for folder in folders:
+        progress(f"{folder.name}: load")
+        model = load_model(folder / "config.yaml", folder / "model_final.pth")
+        cells: dict[str, Cell] = {}
+        for target in targets:
+            progress(f"{folder.name}: {target}")
+            cells[target] = measure_target(model, target, images)
+        yield Entry(folder.name, cells)
+
+
+def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> Cell:
+    """Compile a model for a target, write the file, read it back, and compare it with the model on the images."""
+    fixed = target in FIXED_BATCH
+    batch = {"batch": len(images)} if fixed and len(images) > 1 else {}
+    try:
+        artifact = compile(model, target, **batch)
+    except UnsupportedError as error:
+        return Cell(0, "", str(error).splitlines()[0])
+    inputs: dict[str, dict[str, Any]] = {
+        path: model_input(read_image(path), artifact.metadata) for path in images
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model{SUFFIXES[target]}"
+        artifact.save(path)
+        try:
+            # What was written a moment ago is trusted.
+            rows = check_parity(model, load_artifact(path, trusted=True), inputs)
+        except DetcError as error:
+            return Cell(0, "", str(error).splitlines()[0])
+    wrong = [row for row in rows if not row.report.agrees]
+    if wrong:
+        return Cell(len(images), "", f"{Path(wrong[0].image).name}: {wrong[0].report.problem}")
+    return Cell(len(images), str(len(images)) if fixed else "any")
+
+
+def as_markdown(entries: Sequence[Entry], note: str = "") -> str:
+    """The table, and below it why a cell says no."""
+    targets = list(entries[0].cells)
+    lines = [
+        "| model | " + " | ".join(f"{target} ({RUNTIMES[target]})" for target in targets) + " |",
+        "|---" * (len(targets) + 1) + "|",
+    ]
+    reasons: dict[str, int] = {}
+    for entry in entries:
+        cells: list[str] = []
+        for cell in entry.cells.values():
+            number = reasons.setdefault(cell.problem, len(reasons) + 1) if cell.problem else None
+            cells.append(str(cell) + (f" [{number}]" if number else ""))
+        lines.append(f"| {entry.name} | " + " | ".join(cells) + " |")
+    lines += [""] * bool(reasons)
+    lines += [f"[{number}] {reason.replace('|', '/')}  " for reason, number in reasons.items()]
+    return "\n".join([*lines, *(["", note] if note else [])])
+
+
+def write_into(path: Path, table: str) -> None:
+    """Replace the table between the marks in a Markdown file.
+
+    Errors:
+        InputError: the file cannot be read, or has no marks.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"{path} has no lines {BEGIN} and {END} for the table to stand between")
+    path.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
