@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detc.frontend import capture, importer, load_model
+    from detc.frontend import capture, importer, load_model, register
     from detc.ir import DetcError, Graph, InputError, UnsupportedError, parse_graph
     from detc.passes import (
         CheckNumerics,
@@ -78,6 +78,7 @@ __all__ = [
     "parse_graph",
     "parse_passes",
     "pipeline",
+    "register",
     "save_graph",
 ]
 
@@ -85,7 +86,7 @@ _HOMES = {
     "detc.api": ("compile", "emit", "pipeline"),
     "detc.checks": ("Parity", "check_parity"),
     "detc.detector": ("Artifact", "Detector"),
-    "detc.frontend": ("capture", "importer", "load_model"),
+    "detc.frontend": ("capture", "importer", "load_model", "register"),
     "detc.ir": ("DetcError", "Graph", "InputError", "UnsupportedError", "parse_graph"),
     "detc.load": ("load_artifact",),
 }

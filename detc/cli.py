@@ -125,6 +125,17 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="A,B,...",
         help="the classes' names in order; default: COCO's for a COCO model",
     )
+    add(
+        "--component-file", metavar="FILE", type=Path, action="append", default=[],
+        help="a Python file that registers components of the model (@detc.register, @detc.importer); it is run",
+    )  # fmt: skip
+
+
+def _run_component_files(options: argparse.Namespace) -> None:
+    from detc.passes import run_python_file
+
+    for file in options.component_file:
+        run_python_file(file)
 
 
 def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -231,6 +242,7 @@ def _export(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
         from .export_command import Export, export
 
+    _run_component_files(options)
     request = Export(
         config=options.config,
         weights=options.weights,
@@ -278,6 +290,7 @@ def _show(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
         from detc.frontend import capture, load_model
 
+    _run_component_files(options)
     with stages.stage("load the model"):
         model = load_model(options.config, options.weights)
     with stages.stage("capture"):

@@ -2,6 +2,15 @@
 
 from . import importers
 from .capture import AssumptionWarning, Capture, Images, capture, importer
-from .detectron2 import load_model
+from .detectron2 import load_model, register
 
-__all__ = ["AssumptionWarning", "Capture", "Images", "capture", "importer", "importers", "load_model"]
+__all__ = [
+    "AssumptionWarning",
+    "Capture",
+    "Images",
+    "capture",
+    "importer",
+    "importers",
+    "load_model",
+    "register",
+]

@@ -33,7 +33,15 @@ from .patterns import Match, NodePattern, Pattern, PatternBuilder
 from .pipeline import PassError, Pipeline
 from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
 from .reduce import Reproducer, reduce
-from .registry import find_pass, known_passes, load_entry_points, load_pass_file, parse_pass, parse_passes
+from .registry import (
+    find_pass,
+    known_passes,
+    load_entry_points,
+    load_pass_file,
+    parse_pass,
+    parse_passes,
+    run_python_file,
+)
 from .rewrite import RewriteRule, apply_rules, summaries
 from .rpn_head import FuseRpnHead
 from .slicing import Slice, extract
@@ -107,6 +115,7 @@ __all__ = [
     "parse_pass",
     "parse_passes",
     "reduce",
+    "run_python_file",
     "save_graph",
     "summaries",
 ]

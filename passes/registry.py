@@ -73,10 +73,25 @@ def load_pass_file(path: str | os.PathLike[str]) -> list[type[Pass]]:
     Errors:
         InputError: there is no such file, it fails, or it defines no pass.
     """
+    name = run_python_file(path)
+    defined = [cls for cls in known_passes().values() if cls.__module__ == name]
+    if not defined:
+        raise InputError(
+            f"{os.fspath(path)} defines no pass: write a frozen dataclass that derives from detc.Pass"
+        )
+    return defined
+
+
+def run_python_file(path: str | os.PathLike[str]) -> str:
+    """Run a Python file as a module, for what it defines or registers; returns the module's name.
+
+    Errors:
+        InputError: there is no such file, or it fails.
+    """
     file = Path(path)
     if not file.is_file():
         raise InputError(f"there is no file {file}")
-    name = f"detc_pass_file_{file.stem}"
+    name = f"detc_file_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} is no Python file: its name must end in .py")
@@ -89,10 +104,7 @@ def load_pass_file(path: str | os.PathLike[str]) -> list[type[Pass]]:
         del sys.modules[name]
         where = _line_in(error, file)
         raise InputError(f"{file}{where} fails: {type(error).__name__}: {error}") from error
-    defined = [cls for cls in known_passes().values() if cls.__module__ == name]
-    if not defined:
-        raise InputError(f"{file} defines no pass: write a frozen dataclass that derives from detc.Pass")
-    return defined
+    return name
 
 
 def _line_in(error: BaseException, file: Path) -> str:

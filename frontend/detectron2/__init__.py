@@ -4,8 +4,29 @@ The modules here are twins of detectron2's: the same class, attribute, submodule
 what is written against one works with the other.
 """
 
-from .build import build_model, load_model
+from .backbone import Backbone
+from .build import build_model, build_resnet_backbone, load_model
 from .checkpoint import StateDict, load_into, load_state_dict
 from .config import Config, load_config
+from .fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from .layers import ShapeSpec
+from .register import register
+from .rpn import RPN
 
-__all__ = ["Config", "StateDict", "build_model", "load_config", "load_into", "load_model", "load_state_dict"]
+__all__ = [
+    "FPN",
+    "RPN",
+    "Backbone",
+    "Config",
+    "LastLevelMaxPool",
+    "LastLevelP6P7",
+    "ShapeSpec",
+    "StateDict",
+    "build_model",
+    "build_resnet_backbone",
+    "load_config",
+    "load_into",
+    "load_model",
+    "load_state_dict",
+    "register",
+]

@@ -1,7 +1,6 @@
 """Builds models from configs.
 
-Each registry below maps a name that stands in a config to a function that builds what it names; add to one to
-have your own component built.
+Each registry below maps a name that stands in a config to what builds the component; `register` adds to them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .checkpoint import load_into, load_state_dict
 from .config import Config, load_config
 from .dense import RetinaNet, RetinaNetHead
 from .fpn import FPN, LastLevelMaxPool, LastLevelP6P7
-from .layers import CNNBlockBase
+from .layers import CNNBlockBase, ShapeSpec
 from .meta_arch import GeneralizedRCNN, MetaArch, ProposalNetwork
 from .panoptic import PanopticFPN
 from .registry import look_up, select_features
@@ -88,11 +87,12 @@ def load_model(
 
 def build_backbone(cfg: Config) -> Backbone:
     """The backbone that MODEL.BACKBONE.NAME names."""
-    return look_up(BACKBONES, cfg, "MODEL.BACKBONE.NAME")(cfg)
+    image = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
+    return look_up(BACKBONES, cfg, "MODEL.BACKBONE.NAME")(cfg, image)
 
 
-def build_resnet_backbone(cfg: Config) -> ResNet:
-    """A ResNet as MODEL.RESNETS describes it."""
+def build_resnet_backbone(cfg: Config, input_shape: ShapeSpec) -> ResNet:
+    """A ResNet as MODEL.RESNETS describes it, for images of that many channels."""
     resnets = cfg.MODEL.RESNETS
     depth = resnets.DEPTH
     if depth not in BLOCKS_PER_STAGE:
@@ -103,7 +103,7 @@ def build_resnet_backbone(cfg: Config) -> ResNet:
         _check_basic_blocks(cfg)
     if len(resnets.DEFORM_ON_PER_STAGE) != 4:
         raise InputError("MODEL.RESNETS.DEFORM_ON_PER_STAGE must have four entries, for res2 to res5")
-    stem = BasicStem(len(cfg.MODEL.PIXEL_MEAN), resnets.STEM_OUT_CHANNELS, resnets.NORM)
+    stem = BasicStem(input_shape.channels or 0, resnets.STEM_OUT_CHANNELS, resnets.NORM)
     stages: list[list[CNNBlockBase]] = []
     in_channels, out_channels = resnets.STEM_OUT_CHANNELS, resnets.RES2_OUT_CHANNELS
     bottleneck_channels = resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP
@@ -160,14 +160,14 @@ def _build_fpn(cfg: Config, bottom_up: ResNet, top_block: nn.Module) -> FPN:
     return FPN(bottom_up, fpn.IN_FEATURES, fpn.OUT_CHANNELS, fpn.NORM, top_block, fpn.FUSE_TYPE)
 
 
-def build_resnet_fpn_backbone(cfg: Config) -> FPN:
+def build_resnet_fpn_backbone(cfg: Config, input_shape: ShapeSpec) -> FPN:
     """A feature pyramid p2 to p6 over a ResNet."""
-    return _build_fpn(cfg, build_resnet_backbone(cfg), LastLevelMaxPool())
+    return _build_fpn(cfg, build_resnet_backbone(cfg, input_shape), LastLevelMaxPool())
 
 
-def build_retinanet_resnet_fpn_backbone(cfg: Config) -> FPN:
+def build_retinanet_resnet_fpn_backbone(cfg: Config, input_shape: ShapeSpec) -> FPN:
     """A feature pyramid p3 to p7 over a ResNet."""
-    bottom_up = build_resnet_backbone(cfg)
+    bottom_up = build_resnet_backbone(cfg, input_shape)
     shapes = bottom_up.output_shape()
     if "res5" not in shapes or shapes["res5"].channels is None:
         raise InputError("build_retinanet_resnet_fpn_backbone needs res5 in MODEL.RESNETS.OUT_FEATURES")
@@ -261,7 +261,7 @@ META_ARCHITECTURES: dict[str, Callable[[Config], MetaArch]] = {
     "SemanticSegmentor": _build_semantic_segmentor,
 }
 
-BACKBONES: dict[str, Callable[[Config], Backbone]] = {
+BACKBONES: dict[str, Callable[[Config, ShapeSpec], Backbone]] = {
     "build_resnet_backbone": build_resnet_backbone,
     "build_resnet_fpn_backbone": build_resnet_fpn_backbone,
     "build_retinanet_resnet_fpn_backbone": build_retinanet_resnet_fpn_backbone,

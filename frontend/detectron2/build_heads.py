@@ -35,22 +35,25 @@ def _strides(shapes: Sequence[ShapeSpec]) -> list[int]:
 
 def build_anchor_generator(cfg: Config, shapes: Sequence[ShapeSpec]) -> AnchorGenerator:
     """The anchor generator that MODEL.ANCHOR_GENERATOR.NAME names, for features of these shapes."""
-    return look_up(ANCHOR_GENERATORS, cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, _strides(shapes))
+    return look_up(ANCHOR_GENERATORS, cfg, "MODEL.ANCHOR_GENERATOR.NAME")(cfg, shapes)
 
 
-def _build_default_anchors(cfg: Config, strides: list[int]) -> DefaultAnchorGenerator:
+def _build_default_anchors(cfg: Config, shapes: Sequence[ShapeSpec]) -> DefaultAnchorGenerator:
     options = cfg.MODEL.ANCHOR_GENERATOR
     return DefaultAnchorGenerator(
-        sizes=options.SIZES, aspect_ratios=options.ASPECT_RATIOS, strides=strides, offset=options.OFFSET
+        sizes=options.SIZES,
+        aspect_ratios=options.ASPECT_RATIOS,
+        strides=_strides(shapes),
+        offset=options.OFFSET,
     )
 
 
-def _build_rotated_anchors(cfg: Config, strides: list[int]) -> RotatedAnchorGenerator:
+def _build_rotated_anchors(cfg: Config, shapes: Sequence[ShapeSpec]) -> RotatedAnchorGenerator:
     options = cfg.MODEL.ANCHOR_GENERATOR
     return RotatedAnchorGenerator(
         sizes=options.SIZES,
         aspect_ratios=options.ASPECT_RATIOS,
-        strides=strides,
+        strides=_strides(shapes),
         angles=options.ANGLES,
         offset=options.OFFSET,
     )
@@ -82,7 +85,7 @@ def _rpn_options(cfg: Config, shapes: Shapes) -> dict[str, Any]:
     generator = build_anchor_generator(cfg, features)
     return {
         "in_features": rpn.IN_FEATURES,
-        "head": look_up(RPN_HEADS, cfg, "MODEL.RPN.HEAD_NAME")(cfg, features, generator),
+        "head": look_up(RPN_HEADS, cfg, "MODEL.RPN.HEAD_NAME")(cfg, features),
         "anchor_generator": generator,
         "pre_nms_topk": (rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
         "post_nms_topk": (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
@@ -91,9 +94,8 @@ def _rpn_options(cfg: Config, shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _build_rpn_head(
-    cfg: Config, features: Sequence[ShapeSpec], generator: AnchorGenerator
-) -> StandardRPNHead:
+def _build_rpn_head(cfg: Config, features: Sequence[ShapeSpec]) -> StandardRPNHead:
+    generator = build_anchor_generator(cfg, features)
     return StandardRPNHead(
         in_channels=common_channels(features, "the features of MODEL.RPN.IN_FEATURES"),
         num_anchors=anchors_per_cell(generator),
@@ -323,7 +325,7 @@ def _build_res5_roi_heads(cfg: Config, shapes: Shapes) -> Res5ROIHeads:
     )
 
 
-ANCHOR_GENERATORS: dict[str, Callable[[Config, list[int]], AnchorGenerator]] = {
+ANCHOR_GENERATORS: dict[str, Callable[[Config, Sequence[ShapeSpec]], AnchorGenerator]] = {
     "DefaultAnchorGenerator": _build_default_anchors,
     "RotatedAnchorGenerator": _build_rotated_anchors,
 }
@@ -332,7 +334,7 @@ PROPOSAL_GENERATORS: dict[str, Callable[[Config, Shapes], nn.Module | None]] = {
     "RRPN": _build_rrpn,
     "PrecomputedProposals": lambda cfg, shapes: None,
 }
-RPN_HEADS: dict[str, Callable[[Config, Sequence[ShapeSpec], AnchorGenerator], nn.Module]] = {
+RPN_HEADS: dict[str, Callable[[Config, Sequence[ShapeSpec]], nn.Module]] = {
     "StandardRPNHead": _build_rpn_head,
 }
 ROI_HEADS: dict[str, Callable[[Config, Shapes], ROIHeads]] = {

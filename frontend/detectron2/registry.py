@@ -1,4 +1,7 @@
-"""Looks up what a config names."""
+"""Looks up what a config names.
+
+A registry maps a name that stands in a config to what builds the component: a class or a function.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def look_up(registry: Mapping[str, T], cfg: Config, key: str) -> T:
     for part in key.split("."):
         name = name[part]
     if not isinstance(name, str) or name not in registry:
-        raise InputError(f"{cfg.source}: {key} '{name}' is not supported; there are {', '.join(registry)}")
+        raise InputError(
+            f"{cfg.source}: {key} '{name}' is not supported; there are {', '.join(registry)}. "
+            f'A component of your own is registered with @detc.register("{key}")'
+        )
     return registry[name]
 
 
