@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import caffe2, compiling, growing, running
+from . import caffe2, compiling, configs, growing, running
 from .report import Section, markdown, show
 
 PARTS: dict[str, Callable[[Path, int], list[Section]]] = {
@@ -16,6 +16,7 @@ PARTS: dict[str, Callable[[Path, int], list[Section]]] = {
     "latency": running.run,
     "caffe2": caffe2.run,
     "scaling": growing.run,
+    "configs": configs.run,
 }
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 
