@@ -77,7 +77,8 @@ class Detector:
     def __call__(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Detections for images of any sizes, as detectron2's models give them.
 
-        Each input holds "image", a tensor [C,h,w] in the model's pixel range, and optionally "height" and "width" of
+        Each input holds "image", a tensor [C,h,w] in the model's pixel range, "proposals" for a model without a
+        proposal generator (Instances with proposal_boxes), and optionally "height" and "width" of
         the output. Returns for each {"instances": Instances} with pred_boxes, scores, pred_classes and, where the
         model predicts such, pred_masks bool[D,height,width] and pred_keypoints f32[D,K,3] (x, y, score); a proposal
         network's are {"proposals": Instances} with proposal_boxes and objectness_logits. A model that segments gives
@@ -88,6 +89,8 @@ class Detector:
         """
         feed = batch_images(batched_inputs, int(self.metadata["size_divisibility"]))
         self._check_assumptions(feed["data"])
+        if "proposal_boxes" in self.runtime.input_names:
+            feed |= batch_proposals(batched_inputs)
         output_size = feed["output_size"]
         outputs = self.runtime.run({name: feed[name] for name in self.runtime.input_names})
         results: list[dict[str, Any]] = [{} for _ in batched_inputs]
@@ -202,6 +205,25 @@ def batch_images(batched_inputs: Sequence[Mapping[str, Any]], divisibility: int)
         dtype=torch.int64,
     )
     return {"data": data, "im_info": im_info, "output_size": output_size}
+
+
+def batch_proposals(batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The proposals that inputs bring along ("proposals": Instances with proposal_boxes): proposal_boxes f32[P,4] and
+    proposal_batch_index i64[P].
+
+    Errors:
+        InputError: an input brings none.
+    """
+    boxes: list[Tensor] = []
+    for i, given in enumerate(batched_inputs):
+        proposals = given.get("proposals")
+        if proposals is None or not proposals.has("proposal_boxes"):
+            raise InputError(
+                f'input {i}: "proposals" must be Instances with proposal_boxes: the model has no proposal generator'
+            )
+        boxes.append(proposals.proposal_boxes.tensor.float())
+    index = [torch.full((len(mine),), i, dtype=torch.int64) for i, mine in enumerate(boxes)]
+    return {"proposal_boxes": torch.cat(boxes), "proposal_batch_index": torch.cat(index)}
 
 
 def _instances(fields: Mapping[str, Tensor], size: tuple[int, int]) -> Instances:

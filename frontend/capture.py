@@ -169,6 +169,16 @@ class Capture:
         """The graph's input `output_size` i64[N,2]: height and width of each output image."""
         return self.graph.add_input("output_size", TensorType(torch.int64, (symbol("N"), 2)))
 
+    def proposals_input(self) -> Value:
+        """The graph's inputs `proposal_boxes` f32[P,4], in pixels of the network's input, and `proposal_batch_index`
+        i64[P], the image of each, as instances."""
+        count = symbol(self.graph.fresh_symbol("proposals"))
+        boxes = self.graph.add_input("proposal_boxes", TensorType(torch.float32, (count, 4)))
+        index = self.graph.add_input("proposal_batch_index", TensorType(torch.int64, (count,)))
+        made: Value = self.build.instances.make([index, boxes], names=("batch_index", "proposal_boxes"))
+        made.name = "proposals"
+        return made
+
 
 @paused_collector()
 def capture(

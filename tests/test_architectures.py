@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 import detc
 from detc.frontend import Capture
 from detc.frontend.importers.rpn import rpn
+from detc.frontend.structures import Boxes, Instances
 from tests import zoo
 from tests.backends.onnx.lowering import OpenVino
 from tests.outputs import captured_outputs, compare_output, compare_segmentations
@@ -114,3 +116,35 @@ def test_a_subclass_that_overrides_needs_an_importer_of_its_own(loaded):
         return rpn(capture, module, images, features)
 
     assert len(detc.capture(model)) == len(detc.capture(loaded("faster_rcnn_R_50_FPN")))
+
+
+def with_proposals(name: str, scene: int) -> dict[str, object]:
+    """An input that brings the golden's proposals along."""
+    (given,) = zoo.single_input(scene)
+    proposals = Instances(tuple(given["image"].shape[1:]))
+    proposals.set(
+        "proposal_boxes", Boxes(torch.from_numpy(zoo.golden(name)[f"image{scene}/proposals/proposal_boxes"]))
+    )
+    return {**given, "proposals": proposals}
+
+
+def test_fast_rcnn_takes_proposals_from_its_caller():
+    """A model without a proposal generator (MODEL.PROPOSAL_GENERATOR.NAME: PrecomputedProposals)."""
+    name = "mask_rcnn_R_50_FPN"
+    model = detc.load_model(zoo.config_path(name), zoo.weights_path(name))
+    model.proposal_generator = None
+    for target in ("onnx", "torchscript"):
+        artifact = detc.compile(model, target, postprocess=True)
+        inputs = [with_proposals(name, scene) for scene in (0, 3, 5)]
+        for scene, given in zip((0, 3, 5), inputs, strict=True):
+            compare_output(name, f"image{scene}/output", artifact([given])[0])
+        for found, expected in zip(artifact(inputs), model(inputs), strict=True):
+            assert len(found["instances"]) == len(expected["instances"])
+        with pytest.raises(
+            detc.InputError, match=r'input 0: "proposals" must be Instances with proposal_boxes'
+        ):
+            artifact(zoo.single_input(0))
+    with pytest.raises(
+        detc.UnsupportedError, match="feed data and im_info, and the model takes proposal_boxes"
+    ):
+        detc.compile(model, "caffe2")

@@ -39,6 +39,9 @@ class Caffe2Outputs(Pass):
 
     Masks are given for all classes, the class to be picked by the client, and keypoints as heatmaps (`kps_score`).
     `batch_index` is an output only where there are several images.
+
+    Errors:
+        UnsupportedError: the graph takes more than images, such as proposals: clients feed `data` and `im_info`.
     """
 
     changes_meaning: ClassVar[bool] = True
@@ -48,6 +51,11 @@ class Caffe2Outputs(Pass):
         outputs = dict(graph.outputs)
         if "classes" not in outputs or set(outputs) <= set(OUTPUT_NAMES.values()):
             return False
+        more = [value.name for value in graph.inputs if value.name not in ("data", "im_info")]
+        if more:
+            raise UnsupportedError(
+                f"Caffe2's clients feed data and im_info, and the model takes {', '.join(more)} too"
+            )
         single = next((v.shape[0] == 1 for v in graph.inputs if v.name == "im_info"), False)
         named: dict[str, Value] = {}
         for old, new in OUTPUT_NAMES.items():

@@ -46,11 +46,9 @@ def backbone_features(capture: Capture, backbone: nn.Module, images: Images) -> 
 def regions(capture: Capture, model: Any, images: Images, features: dict[str, Value]) -> Value:
     """Proposals, and what the heads make of them: detections as instances."""
     if model.proposal_generator is None:
-        raise UnsupportedError(
-            "a model without a proposal generator (MODEL.PROPOSAL_GENERATOR.NAME: PrecomputedProposals) "
-            "takes its proposals from a file; export one with an RPN"
-        )
-    proposals = capture.call(model.proposal_generator, images, features)
+        proposals = capture.proposals_input()
+    else:
+        proposals = capture.call(model.proposal_generator, images, features)
     detections: Value = capture.call(model.roi_heads, images, features, proposals)
     return detections
 
