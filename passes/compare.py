@@ -83,7 +83,7 @@ def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
     """Which outputs are fields of one set of detections: role -> output.
 
     Instances are a set each. Flat outputs are one where there are boxes, scores and batch_index with a common
-    prefix; all tensors that share their first, data-dependent size belong to it.
+    prefix, or the outputs of a Caffe2 net; all tensors that share their first, data-dependent size belong to it.
     """
     groups: list[dict[str, str]] = []
     for output, type in types.items():
@@ -97,10 +97,25 @@ def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
             continue
         prefix = name.removesuffix("boxes")
         if all(f"{prefix}{role}" in types for role in ("scores", "batch_index")):
-            rows = getattr(type, "shape", (None,))[0]
-            fields = [n for n, t in types.items() if getattr(t, "shape", (0,))[:1] == (rows,)]
-            groups.append({n.removeprefix(prefix): n for n in fields})
+            groups.append({n.removeprefix(prefix): n for n in _with_rows_of(name, types)})
+    if {"bbox_nms", "score_nms"} <= types.keys():
+        groups.append({_CAFFE2_ROLES.get(n, n): n for n in _with_rows_of("bbox_nms", types)})
     return groups
+
+
+_CAFFE2_ROLES = {
+    "bbox_nms": "boxes",
+    "score_nms": "scores",
+    "class_nms": "classes",
+    "mask_fcn_probs": "masks",
+}
+"""What detectron2's Caffe2 nets call the fields of their detections, which come by class. A net for one image has no
+batch_index."""
+
+
+def _with_rows_of(name: str, types: Mapping[str, Type]) -> list[str]:
+    rows = getattr(types[name], "shape", (None,))[0]
+    return [n for n, type in types.items() if getattr(type, "shape", (0,))[:1] == (rows,)]
 
 
 def _role(name: str, output: str) -> str:
@@ -120,8 +135,7 @@ def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Toler
     grouped: set[str] = set()
     for group in expected.groups:
         grouped.update(group.values())
-        mine = {role: expected.tensors[name] for role, name in group.items()}
-        theirs = {role: actual[name] for role, name in group.items()}
+        mine, theirs = _fields(group, expected.tensors), _fields(group, actual)
         pairing = _paired(group, mine, theirs, tolerances)
         thresholds = (expected.score_thresholds, expected.nms_thresholds)
         differences.update(_compare_detections(group, pairing, *thresholds))
@@ -131,6 +145,14 @@ def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Toler
         elif name not in grouped:
             differences[name] = _compare_tensors(name, tensor, actual[name], tolerances)
     return differences
+
+
+def _fields(group: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Role -> tensor; where nothing says which image a detection is of, there is only one."""
+    fields = {role: tensors[name] for role, name in group.items()}
+    if "batch_index" not in fields:
+        fields["batch_index"] = torch.zeros(len(fields["boxes"]), dtype=torch.int64)
+    return fields
 
 
 _LABEL_MAPS = {"panoptic"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from detc.backends.caffe2.lower import LowerToCaffe2
 from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.backends.caffe2.proto import NetDef
 from detc.backends.caffe2.read import read_net
+from detc.detector import batch_images
 from detc.ir import Builder, Graph, InputError, TensorType, UnsupportedError, difference, symbol
 from detc.passes import Observer, Pipeline
 from tests import zoo
@@ -283,3 +285,29 @@ def test_ops_mean_the_same(case: str) -> None:
     types = {"x": TensorType(torch.float32, (symbol("N"), 4, 8, 8))}
     again = load_nets(nets.predict_net, nets.init_net, inputs=types)
     torch.testing.assert_close(detc.ir.run(again, inputs)["y"], expected, rtol=1e-5, atol=1e-5)
+
+
+# Watching the pipeline
+
+
+@dataclass(frozen=True)
+class _MoveABox(detc.Pass):
+    """Spoils one result of a lowered net."""
+
+    def apply(self, graph: Graph, context: detc.passes.Context) -> bool:
+        node = next(node for node in graph if node.op.name == "caffe2.BBoxTransform")
+        node.attributes["weights"] = (10.0, 10.0, 5.0, 4.5)
+        return True
+
+
+def test_numerics_are_checked_after_each_pass() -> None:
+    """Detections that come by class are compared as detections, with no batch_index for one image."""
+    name = "mask_rcnn_R_50_FPN"
+    graph, passes = detc.capture(model(name)), caffe2_pipeline()
+    check = detc.CheckNumerics(batch_images(zoo.single_input(1), 32))
+    passes.run(graph, observers=[check])
+    assert [report.name for report in check.reports] == [item.name for item in passes]
+    assert set(check.reports[-1].differences) == {"bbox_nms", "score_nms", "class_nms", "mask_fcn_probs"}
+    passes.append(_MoveABox())
+    with pytest.raises(detc.passes.DivergenceError, match="after the pass move-a-box the output 'bbox_nms'"):
+        passes.run(graph, observers=[detc.CheckNumerics(batch_images(zoo.single_input(1), 32))])
