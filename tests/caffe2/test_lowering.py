@@ -291,7 +291,7 @@ def test_ops_mean_the_same(case: str) -> None:
 
 
 @dataclass(frozen=True)
-class _MoveABox(detc.Pass):
+class MoveBox(detc.Pass):
     """Spoils one result of a lowered net."""
 
     def apply(self, graph: Graph, context: detc.passes.Context) -> bool:
@@ -308,6 +308,6 @@ def test_numerics_are_checked_after_each_pass() -> None:
     passes.run(graph, observers=[check])
     assert [report.name for report in check.reports] == [item.name for item in passes]
     assert set(check.reports[-1].differences) == {"bbox_nms", "score_nms", "class_nms", "mask_fcn_probs"}
-    passes.append(_MoveABox())
-    with pytest.raises(detc.passes.DivergenceError, match="after the pass move-a-box the output 'bbox_nms'"):
+    passes.append(MoveBox())
+    with pytest.raises(detc.passes.DivergenceError, match="after the pass move-box the output 'bbox_nms'"):
         passes.run(graph, observers=[detc.CheckNumerics(batch_images(zoo.single_input(1), 32))])
