@@ -23,6 +23,7 @@ LEAST_OUTPUTS = {
     "BoxWithNMSLimit": 3,
     "Concat": 2,
     "Reshape": 2,
+    "TopK": 2,
 }
 """How many outputs Caffe2 wants an operator to name at least, where it is neither 1 nor all."""
 ALL_OUTPUTS = frozenset({"Split", "DistributeFpnProposals", "CollectAndDistributeFpnRpnProposals"})

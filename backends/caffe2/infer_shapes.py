@@ -138,6 +138,13 @@ def gather(use: Use) -> list[TensorType]:
     return [data.with_shape(*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :])]
 
 
+def top_k(use: Use) -> list[TensorType]:
+    data = use.tensor(0)
+    axis = use.axis(use.attributes["axis"], data.rank)
+    best = data.with_shape(*data.shape[:axis], use.attributes["k"], *data.shape[axis + 1 :])
+    return [best, TensorType(I64, best.shape)]
+
+
 def expand(use: Use) -> list[TensorType]:
     data, length = use.tensor(0), use.tensor(1, 1).shape[0]
     if not isinstance(length, int):
@@ -207,6 +214,8 @@ RULES: Final[dict[str, Rule]] = {
     "Shape": shape_,
     "Cast": cast,
     "Gather": gather,
+    "TopK": top_k,
+    "Scatter": infer.first,
     "Expand": expand,
     "Tile": tile,
     "MatMul": infer.matmul,

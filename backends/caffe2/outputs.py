@@ -81,6 +81,9 @@ class Caffe2Outputs(Pass):
         )
 
     def _all_classes(self, graph: Graph, masks: Value, context: Context) -> Value:
+        if masks.producer is not None and masks.producer.op.name == "aten.sigmoid" and masks.shape[1] == 1:
+            # Of one class already, as PointRend's.
+            return masks
         node = _producer(masks, "det.mask_inference", "masks")
         made: Value = context.builder(graph, node).aten.sigmoid(node.operand(0))
         return made

@@ -31,6 +31,7 @@ MODELS = (
     "mask_rcnn_R_50_C4",
     "mask_rcnn_X_FPN_gn",
     "panoptic_fpn_R_50",
+    "pointrend_rcnn_R_50_FPN",
     "retinanet_R_50_FPN",
     "rotated_faster_rcnn_R_50_FPN",
     "rpn_R_50_FPN",

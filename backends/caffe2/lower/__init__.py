@@ -13,7 +13,7 @@ from detc.ir import Graph, Node
 from detc.passes.base import Context
 from detc.passes.conversion import Conversion, LoweringRule, Sizes
 
-from . import aten, det, proposals, resize, rotated
+from . import aten, det, points, proposals, resize, rotated
 from .aten import DIRECT, UNSUPPORTED
 from .builder import Caffe2Builder
 
@@ -24,6 +24,7 @@ TABLE: dict[str, LoweringRule] = {
     **resize.TABLE,
     **proposals.TABLE,
     **rotated.TABLE,
+    **points.TABLE,
     **det.TABLE,
 }
 

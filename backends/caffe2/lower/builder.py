@@ -25,6 +25,7 @@ class Caffe2Builder(Builder):
     def __init__(self, graph: Graph, node: Node, sizes: Sizes, *, created_by: str) -> None:
         super().__init__(graph, before=node, source=node.source, created_by=created_by)
         self.lowered = node
+        self._sizes = sizes
         self._notes = sizes.computed
 
     def note(self, what: str, *values: Value, means: Value) -> None:
@@ -62,6 +63,32 @@ class Caffe2Builder(Builder):
         made: tuple[Value, Value] = self.caffe2.Concat(values, axis=axis)
         return made[0]
 
+    def columns(self, rows: Value, first: int, end: int) -> Value:
+        """[n, end - first] of [n, m]."""
+        taken: Value = self.caffe2.Slice(rows, starts=(0, first), ends=(-1, end))
+        return taken
+
+    def column(self, rows: Value, position: int = 0) -> Value:
+        """[n] of [n, m]."""
+        taken: Value = self.caffe2.Squeeze(self.columns(rows, position, position + 1), dims=(1,))
+        return taken
+
+    def row_numbers(self, like: Value) -> Value:
+        """i32[n]: 0 to n - 1, for a value [n] or [n, m]."""
+        ones = self.caffe2.ConstantFill(like if like.rank == 1 else self.column(like), value=1, dtype=INT32)
+        # A segment for each row.
+        numbers: Value = self.caffe2.LengthsToSegmentIds(ones)
+        return sized(numbers, like.shape[0])
+
+    def zeros(self, rows: Dim) -> Value:
+        """f32[n] of zeros. Refuses when no value with so many rows is at hand."""
+        found = self._sizes.find(rows)
+        if found is None or found[1] != 0 or found[0].rank > 2:
+            raise NoMatch(f"nothing that is known has {rows} rows")
+        like = found[0] if found[0].rank == 1 else self.column(found[0])
+        made: Value = self.caffe2.ConstantFill(like, value=0.0)
+        return made
+
     def number(self, value: Any, dtype: torch.dtype) -> Value:
         """A number as a tensor [1]."""
         if isinstance(value, Value):
@@ -69,6 +96,12 @@ class Caffe2Builder(Builder):
         if not isinstance(value, bool | int | float):
             raise NoMatch("a size that is known only at run time")
         return self.constant(torch.tensor([value], dtype=dtype))
+
+
+def sized(value: Value, rows: Dim) -> Value:
+    """The value with so many rows, in the IR's own words for that number."""
+    value.type = value.tensor_type.with_shape(rows, *value.shape[1:])
+    return value
 
 
 def whole(dim: Dim, what: str) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from detc.ir import Constant, Dim, Node, Value
+from detc.ir import Constant, Node, Value
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
-from .builder import INT64, Caffe2Builder, whole
+from .builder import INT64, Caffe2Builder, sized, whole
 from .det import ANGLES, ROIS, check_decoding
 
 Proposals = tuple[list[Value], list[Value]]
@@ -81,7 +81,7 @@ def _merged_with_scores(b: Caffe2Builder, images: list[Proposals], limit: int) -
     found: list[Value] = []
     for rois, scores in images:
         values = b.concat(scores, 0)
-        boxes = columns(b, b.concat(rois, 0), 1, 5)
+        boxes = b.columns(b.concat(rois, 0), 1, 5)
         scored = b.concat([b.caffe2.ExpandDims(values, dims=(1,)), boxes], 1)
         found.append(
             b.caffe2.CollectRpnProposals(
@@ -91,34 +91,22 @@ def _merged_with_scores(b: Caffe2Builder, images: list[Proposals], limit: int) -
     if len(found) > 1:
         # The images' numbers follow as a column, so that all is joined at once.
         for image, rows in enumerate(found):
-            number = b.caffe2.ConstantFill(columns(b, rows, 0, 1), value=float(image))
+            number = b.caffe2.ConstantFill(b.columns(rows, 0, 1), value=float(image))
             found[image] = b.concat([rows, number], 1)
     rows = sized(b.concat(found, 0), b.result.shape[0])
-    scores_kept = b.caffe2.Squeeze(columns(b, rows, 0, 1), dims=(1,))
+    scores_kept = b.column(rows)
     if len(found) > 1:
-        index = b.caffe2.Cast(b.caffe2.Squeeze(columns(b, rows, 5, 6), dims=(1,)), to=INT64)
+        index = b.caffe2.Cast(b.column(rows, 5), to=INT64)
     else:
         index = b.caffe2.ConstantFill(scores_kept, value=0, dtype=INT64)
-    return [columns(b, rows, 1, 5), scores_kept, index]
-
-
-def sized(value: Value, rows: Dim) -> Value:
-    """The value with so many rows: what the IR calls the number of proposals, of however many images they are."""
-    value.type = value.tensor_type.with_shape(rows, *value.shape[1:])
-    return value
-
-
-def columns(b: Caffe2Builder, rows: Value, first: int, end: int) -> Value:
-    """[n, end - first] of [n, m]."""
-    taken: Value = b.caffe2.Slice(rows, starts=(0, first), ends=(-1, end))
-    return taken
+    return [b.columns(rows, 1, 5), scores_kept, index]
 
 
 def _boxes_and_index(b: Caffe2Builder, rois: Value, scores: Value | None = None) -> list[Value]:
     """What the IR has for `rois`: boxes, scores and image numbers. Without scores nobody wants them."""
     rois.name = "rpn_rois"
-    boxes = columns(b, sized(rois, b.result.shape[0]), 1, 5)
-    column = b.caffe2.Squeeze(columns(b, rois, 0, 1), dims=(1,))
+    boxes = b.columns(sized(rois, b.result.shape[0]), 1, 5)
+    column = b.column(rois)
     index = b.caffe2.Cast(column, to=INT64)
     b.note(ROIS, boxes, index, means=rois)
     return [boxes, column if scores is None else scores, index]

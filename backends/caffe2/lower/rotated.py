@@ -14,9 +14,9 @@ from detc.ir.dialects.pooling import level_range
 from detc.passes.base import NoMatch
 from detc.passes.conversion import LoweringRule
 
-from .builder import FLOAT, INT32, INT64, Caffe2Builder
+from .builder import FLOAT, INT32, INT64, Caffe2Builder, sized
 from .det import ROIS, check_decoding, floats, rois_of
-from .proposals import by_level, columns, sized
+from .proposals import by_level
 
 
 def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
@@ -27,7 +27,7 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
     found: list[Value] = []
     for image, (rois, scores) in enumerate(by_level(b, node)):
         rows, values = b.concat(rois, 0), b.concat(scores, 0)
-        keyed = b.concat([_numbers(b, values), columns(b, rows, 1, 5)], 1)
+        keyed = b.concat([_numbers(b, values), b.columns(rows, 1, 5)], 1)
         best = b.caffe2.CollectRpnProposals(
             [keyed, values], rpn_max_level=2, rpn_min_level=2, rpn_post_nms_topN=limit
         )
@@ -37,8 +37,8 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
         found.append(merged)
     rois = sized(b.concat(found, 0), b.result.shape[0])
     rois.name = "rpn_rois"
-    boxes = columns(b, rois, 1, 6)
-    column = b.caffe2.Squeeze(columns(b, rois, 0, 1), dims=(1,))
+    boxes = b.columns(rois, 1, 6)
+    column = b.column(rois)
     index = b.caffe2.Cast(column, to=INT64)
     b.note(ROIS, boxes, index, means=rois)
     return [boxes, column, index]
@@ -61,7 +61,7 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
         alone: Value = b.caffe2.RoIAlignRotated(features[0], rois, spatial_scale=scales[0], **pooling)
         return alone
     least, most = level_range(scales)
-    sides = columns(b, boxes, 2, 4)
+    sides = b.columns(boxes, 2, 4)
     corner = b.caffe2.ConstantFill(sides, value=0.0)
     *dealt, order = b.caffe2.DistributeFpnProposals(
         b.concat([_numbers(b, sides), corner, sides], 1),
@@ -83,18 +83,13 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
 
 def _numbers(b: Caffe2Builder, like: Value) -> Value:
     """f32[n,1]: 0 to n - 1, for a value of n rows."""
-    first = like if like.rank == 1 else b.caffe2.Squeeze(columns(b, like, 0, 1), dims=(1,))
-    ones = b.caffe2.ConstantFill(first, value=1, dtype=INT32)
-    numbers = b.caffe2.LengthsToSegmentIds(ones)
-    # A segment for each row.
-    sized(numbers, like.shape[0])
-    made: Value = b.caffe2.ExpandDims(b.caffe2.Cast(numbers, to=FLOAT), dims=(1,))
+    made: Value = b.caffe2.ExpandDims(b.caffe2.Cast(b.row_numbers(like), to=FLOAT), dims=(1,))
     return made
 
 
 def _picked(b: Caffe2Builder, rows: Value, keyed: Value) -> Value:
     """The rows whose numbers are in the first column of `keyed`, in that order."""
-    numbers = b.caffe2.Cast(b.caffe2.Squeeze(columns(b, keyed, 0, 1), dims=(1,)), to=INT32)
+    numbers = b.caffe2.Cast(b.column(keyed), to=INT32)
     taken: Value = b.caffe2.Gather(rows, numbers)
     return taken
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from . import detections, elementwise, fill, masking, nn, proposals, roi, shape
+from . import detections, elementwise, fill, masking, nn, proposals, roi, select, shape
 
 Body = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -87,6 +87,8 @@ BODIES: Final[dict[str, Callable[..., Any]]] = {
     "Shape": shape.shape,
     "Cast": shape.cast,
     "Gather": shape.gather,
+    "TopK": select.top_k,
+    "Scatter": select.scatter,
     "Expand": shape.expand,
     "Tile": shape.tile,
     "MatMul": shape.mat_mul,
