@@ -223,6 +223,13 @@ def test_unsupported_ops_are_all_reported() -> None:
         assert part in text
 
 
+def test_deformable_convolutions_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="13 ops have no lowering to caffe2") as caught:
+        lowered("mask_rcnn_R_50_FPN_dconv")
+    line = "torchvision.deform_conv2d at backbone.bottom_up.res3.0.conv2: Caffe2 has its DeformConv for GPUs only"
+    assert line in str(caught.value)
+
+
 CASES = {
     "conv": lambda b, x: b.aten.conv2d(
         x, b.constant(torch.randn(6, 2, 3, 3)), stride=(2, 1), padding=(1, 0), groups=2

@@ -60,6 +60,8 @@ def test_constants(real: RealCaffe2, arguments: dict[str, Any], shape: list[int]
 def test_constants_like_an_operand(real: RealCaffe2) -> None:
     operand = np.array([2, 3], dtype=np.int64)
     check(real, "ConstantFill", [np.zeros((2, 5), np.float32)], {"value": 1.0})
+    check(real, "ConstantFill", [np.zeros(3, np.float32)], {"value": 1, "dtype": 2})
+    check(real, "ConstantFill", [np.zeros(0, np.float32)], {"value": 7, "dtype": 10})
     check(real, "ConstantFill", [operand], {"value": 1.0, "input_as_shape": 1})
     check(real, "ConstantFill", [operand], {"value": 1.0, "input_as_shape": 1, "extra_shape": [4]})
     check_refused(real, "ConstantFill", [operand], {"value": 1.0, "shape": [1]}, match="both a shape")

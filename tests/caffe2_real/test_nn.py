@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .client import RealCaffe2
-from .compare import check, check_refused
+from detc.backends.caffe2.proto import NetDef
+
+from .client import RealCaffe2, RealCaffe2Error
+from .compare import check, check_refused, operator
 
 SUMS = {"rtol": 1e-4, "atol": 1e-4}
 """Sums of a hundred products, added up in another order."""
@@ -66,6 +68,9 @@ def test_convs_that_are_refused(real: RealCaffe2) -> None:
         ((4, 6, 3, 3), {"kernels": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "adjs": [1, 1]}),
         ((4, 6, 3, 3), {"kernels": [3, 3], "strides": [2, 2], "pads": [0, 1, 2, 0]}),
         ((4, 3, 2, 2), {"kernels": [2, 2], "strides": [2, 2], "group": 2}),
+        # Bilinear resizing: by 2, and by 3 in one direction.
+        ((4, 1, 4, 4), {"kernels": [4, 4], "strides": [2, 2], "pads": [3, 3, 3, 3], "group": 4}),
+        ((4, 1, 1, 5), {"kernels": [1, 5], "strides": [1, 3], "pads": [0, 4, 0, 4], "group": 4}),
         ((4, 6, 3, 3), {"kernel": 3, "stride": 2, "pad": 1, "adj": 1}),
     ],
 )
@@ -75,6 +80,7 @@ def test_conv_transpose(
     bias = _random(weight[1] * arguments.get("group", 1), seed=2)
     data, kernel = _random(rows, 4, 7, 8), _random(*weight, seed=1)
     check(real, "ConvTranspose", [data, kernel, bias], arguments, **SUMS)
+    check(real, "ConvTranspose", [data, kernel], arguments, **SUMS)
 
 
 @pytest.mark.parametrize(
@@ -201,3 +207,13 @@ def test_softmax(real: RealCaffe2, arguments: dict[str, Any], rows: int) -> None
 def test_padding(real: RealCaffe2, mode: str) -> None:
     arguments = {"pads": [1, 2, 3, 0], "mode": mode, "value": 0.5}
     check(real, "PadImage", [_random(2, 3, 5, 6)], arguments)
+
+
+def test_deformable_convolution_is_for_gpus_only(real: RealCaffe2) -> None:
+    """Why models with it are refused: the operator is known, and not there."""
+    inputs = [_random(1, 4, 8, 8), _random(1, 18, 8, 8), _random(6, 4, 3, 3), _random(6)]
+    net = NetDef(name="one", op=[operator("DeformConv", inputs, 1, {"kernel": 3, "pad": 1})])
+    with pytest.raises(
+        RealCaffe2Error, match="Cannot create operator of type 'DeformConv' on the device 'CPU'"
+    ):
+        real.run(net, {f"in{i}": value for i, value in enumerate(inputs)})

@@ -43,7 +43,8 @@ def _heads(
         cell = np.concatenate(
             [np.zeros_like(half), half * 2, random.uniform(-90, 90, size=(anchors, 1))], axis=1
         )
-    return [array.astype(np.float32) for array in (scores, deltas, np.array(im_info), cell)]
+    im_info = np.array(im_info).reshape(images, 3)
+    return [array.astype(np.float32) for array in (scores, deltas, im_info, cell)]
 
 
 @pytest.mark.parametrize("dim", [4, 5])
@@ -116,6 +117,12 @@ def test_boxes_outside_of_the_image(real: RealCaffe2, legacy: int) -> None:
 def test_nothing_is_large_enough(real: RealCaffe2) -> None:
     rois, _ = check(real, "GenerateProposals", _heads(2, 3, 6, 7), AS_EXPORTED | {"min_size": 1e6}, outputs=2)
     assert rois.shape == (0, 5)
+
+
+@pytest.mark.parametrize("dim", [4, 5])
+def test_no_images(real: RealCaffe2, dim: int) -> None:
+    rois, scores = check(real, "GenerateProposals", _heads(0, 3, 6, 7, dim=dim), AS_EXPORTED, outputs=2)
+    assert (rois.shape, scores.shape) == ((0, dim + 1), (0,))
 
 
 def test_a_single_cell(real: RealCaffe2) -> None:

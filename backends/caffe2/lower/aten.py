@@ -42,7 +42,7 @@ DIRECT: dict[str, str] = {
 """aten op -> the Caffe2 operator that has its operands and means the same."""
 
 UNSUPPORTED: dict[str, str] = {
-    "torchvision.deform_conv2d": "Caffe2 has deformable convolutions on GPUs only",
+    "torchvision.deform_conv2d": "Caffe2 has its DeformConv for GPUs only, and no other operators for it",
 }
 """Op -> why there is no rule."""
 
