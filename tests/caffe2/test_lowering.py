@@ -20,6 +20,7 @@ from detc.detector import batch_images
 from detc.ir import Builder, Graph, InputError, TensorType, UnsupportedError, difference, symbol
 from detc.passes import Observer, Pipeline
 from tests import zoo
+from tests.frontend.test_builds import make_fcos
 from tests.parity import assert_detections_match, detections
 
 from .compiled import MODELS, WITH_ORIGINAL, assert_batch, assert_golden, feeds, lowered, model
@@ -221,6 +222,13 @@ def test_unsupported_ops_are_all_reported() -> None:
         "aten.sort at head",
     ):
         assert part in text
+
+
+def test_other_dense_detectors_than_retinanets_are_refused() -> None:
+    with pytest.raises(
+        UnsupportedError, match="Caffe2's clients know the outputs of R-CNNs and RetinaNets only"
+    ):
+        caffe2_pipeline().run(detc.capture(make_fcos()))
 
 
 def test_deformable_convolutions_are_refused() -> None:
