@@ -171,11 +171,13 @@ def main() -> None:
     """Run the task that the command line names."""
     from .caffe2 import caffe2_latency, compile_caffe2
     from .latency import latency_full, latency_small
+    from .torchscript import torchscript_latency
 
     tasks = {
         **TASKS,
         "latency": latency_full,
         "latency-small": latency_small,
+        "torchscript-latency": torchscript_latency,
         "compile-caffe2": compile_caffe2,
         "caffe2-latency": caffe2_latency,
     }

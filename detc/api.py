@@ -22,13 +22,19 @@ MASKS = ("roi", "pasted")
 
 
 def pipeline(
-    target: str, *, postprocess: bool = False, masks: str = "roi", batch: int | None = None
+    target: str,
+    *,
+    postprocess: bool = False,
+    masks: str = "roi",
+    batch: int | None = None,
+    dtype: str = "float32",
 ) -> Pipeline:
     """The passes that lower a captured graph to a target, as a list to edit.
 
     With `postprocess` the artifact takes `output_size` and gives detections in output pixels; `masks` is "roi" for
     each detection's own grid of probabilities, or "pasted" for bitmaps of the output image (with postprocessing).
     `batch` is how many images a run of the artifact takes, for targets whose files must fix that; it is 1 by default.
+    `dtype` is what TorchScript stores weights and feature maps as: float32, float16 or bfloat16; boxes are float32.
 
     Errors:
         InputError: there is no such target, or the options do not go together.
@@ -39,7 +45,18 @@ def pipeline(
         raise InputError(f"masks are {' or '.join(MASKS)}, not {masks!r}")
     if masks == "pasted" and not postprocess:
         raise InputError("masks are pasted into the output image: ask for postprocessing too (--postprocess)")
-    return TARGETS[target](postprocess=postprocess, masks=masks, **_batch_option(target, batch))
+    options = {**_batch_option(target, batch), **_dtype_option(target, dtype)}
+    return TARGETS[target](postprocess=postprocess, masks=masks, **options)
+
+
+def _dtype_option(target: str, dtype: str) -> dict[str, str]:
+    if dtype == "float32":
+        return {}
+    if target not in HALF_PRECISION:
+        raise InputError(
+            f"the target {target} stores weights as float32; {dtype} (--dtype) is for {', '.join(HALF_PRECISION)}"
+        )
+    return {"dtype": dtype}
 
 
 def _batch_option(target: str, batch: int | None) -> dict[str, int]:
@@ -61,6 +78,8 @@ TARGETS = {
     "caffe2": caffe2_pipeline,
 }
 """Target -> the function that makes its pipeline."""
+HALF_PRECISION = ("torchscript", "torch-export")
+"""The targets that can store weights in half precision."""
 FIXED_BATCH = ("caffe2",)
 """The targets whose files are for a fixed number of images."""
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2", "caffe2": ""}
@@ -74,6 +93,7 @@ def compile(
     postprocess: bool = False,
     masks: str = "roi",
     batch: int | None = None,
+    dtype: str = "float32",
     class_names: Sequence[str] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Artifact:
@@ -83,7 +103,7 @@ def compile(
         InputError: an option is wrong.
         UnsupportedError: the model has a component, or an op, that cannot be compiled; all of them are listed.
     """
-    passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch)
+    passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch, dtype=dtype)
     graph = capture(model, class_names=class_names)
     return emit(passes.run(graph, observers=observers), target)
 

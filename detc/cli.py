@@ -157,6 +157,10 @@ def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="give detections in the pixels of an output image; its size is a further input, 'output_size'",
     )  # fmt: skip
     add(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32",
+        help="what TorchScript stores weights and feature maps as; boxes are float32 always; default: float32",
+    )  # fmt: skip
+    add(
         "--masks", choices=("roi", "pasted"), default="roi",
         help="a grid of probabilities per box, or bitmaps of the output image; default: roi",
     )  # fmt: skip
@@ -250,6 +254,7 @@ def _export(options: argparse.Namespace, stages: Stages) -> int:
         target=options.target,
         postprocess=options.postprocess,
         masks=options.masks,
+        dtype=options.dtype,
         batch=options.batch,
         class_names=_class_names(options),
         dump_ir=options.dump_ir,

@@ -41,6 +41,7 @@ class Export:
     target: str = "onnx"
     postprocess: bool = False
     masks: str = "roi"
+    dtype: str = "float32"
     batch: int | None = None
     class_names: Sequence[str] | None = None
     dump_ir: Path | None = None
@@ -56,7 +57,11 @@ def export(options: Export, stages: Stages) -> int:
     """
     # All that can be wrong is looked at before the minutes that a large model takes.
     passes = pipeline(
-        options.target, postprocess=options.postprocess, masks=options.masks, batch=options.batch
+        options.target,
+        postprocess=options.postprocess,
+        masks=options.masks,
+        batch=options.batch,
+        dtype=options.dtype,
     )
     observers = _observers(passes, options.dump_ir, options.print_after)
     _check_output(options.output, options.target)

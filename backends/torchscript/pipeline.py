@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from detc.ir import InputError
 from detc.passes import CommonSubexpressions, DeadCode, FoldConstants, Pass, Pipeline
 from detc.passes.presets import FLATTEN, OPTIMIZE, choose_outputs
 
+from .half import DTYPES, HalfPrecision
 from .lower import LowerToTorchScript
 
 LOWER: tuple[Pass, ...] = (
@@ -16,11 +18,21 @@ LOWER: tuple[Pass, ...] = (
 )
 
 
-def torchscript_pipeline(*, postprocess: bool = False, masks: str = "roi") -> Pipeline:
+def torchscript_pipeline(
+    *, postprocess: bool = False, masks: str = "roi", dtype: str = "float32"
+) -> Pipeline:
     """Captured graph -> graph of the level `torchscript`.
 
     Without `postprocess` the outputs are raw detections in the network's input pixels. With it, masks are "roi" (a
-    grid of probabilities for each box) or "pasted" (bitmaps of the output image).
+    grid of probabilities for each box) or "pasted" (bitmaps of the output image). `dtype` is what weights are stored
+    as: float32, float16 or bfloat16.
+
+    Errors:
+        InputError: there is no such dtype.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"weights are stored as {', '.join(DTYPES)}, not as {dtype!r}")
     first = choose_outputs(postprocess=postprocess, masks=masks)
-    return Pipeline([*first, *FLATTEN, *OPTIMIZE, *LOWER])
+    # While det ops still stand for all that concerns boxes.
+    half = () if dtype == "float32" else (HalfPrecision(dtype),)
+    return Pipeline([*first, *FLATTEN, *OPTIMIZE, *half, *LOWER])

@@ -11,7 +11,7 @@ from typing_extensions import override
 from detc.ir import Node
 from detc.passes.conversion import Conversion, LoweringRule
 
-from . import boxes, masks, pooling, proposals
+from . import boxes, dense, masks, pooling, proposals
 
 __all__ = ["DIRECT", "LOWERED", "LowerToTorchScript"]
 
@@ -21,6 +21,7 @@ DIRECT = frozenset({"aten", "torchvision"})
 LOWERED: dict[str, LoweringRule] = {
     **boxes.TABLE,
     **proposals.TABLE,
+    **dense.TABLE,
     **pooling.TABLE,
     **masks.TABLE,
 }

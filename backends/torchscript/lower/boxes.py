@@ -8,6 +8,7 @@ from detc.passes.conversion import LoweringRule
 from .common import (
     F32,
     I64,
+    best_of_images,
     cast,
     centre_and_size,
     clip,
@@ -51,11 +52,7 @@ def apply_deltas(b: Builder, node: Node) -> Value:
 
 
 def box_inference(b: Builder, node: Node) -> list[Value]:
-    """One NMS over what passes the threshold, grouped by image and class; then the best of each image.
-
-    The candidates come out by falling score. Sorted by image, which keeps that order, a detection's rank within
-    its image is its place less that of the image's first.
-    """
+    """One NMS over what passes the threshold, grouped by image and class; then the best of each image."""
     boxes, scores, batch_index, im_info = (node.operand(i) for i in range(4))
     classes = known(scores.shape[1], "the number of classes") - 1
     agnostic = boxes.shape[1] == 4
@@ -74,15 +71,7 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
     score = rows(b, b.aten.reshape(foreground, shape=flat), place)
     group = b.aten.add.Tensor(b.aten.mul.Scalar(image, other=classes), category)
     kept = nms_by_group(b, clipped, score, group, im_info, number(node, "nms_thresh"))
-
-    by_image, order = b.aten.sort.stable(rows(b, image, kept), stable=True, dim=0, descending=False)
-    kept = rows(b, kept, order)
-    limit = integer(node, "topk_per_image")
-    if limit >= 0:
-        first = b.aten.searchsorted.Tensor(by_image, by_image)
-        rank = b.aten.sub.Tensor(b.aten.arange(end=by_image.shape[0], dtype=I64), first)
-        best = where_true(b, b.aten.lt.Scalar(rank, other=limit))
-        kept, by_image = rows(b, kept, best), rows(b, by_image, best)
+    kept, by_image = best_of_images(b, rows(b, image, kept), kept, integer(node, "topk_per_image"))
     return [rows(b, clipped, kept), rows(b, score, kept), rows(b, category, kept), by_image]
 
 

@@ -94,6 +94,31 @@ def nms_by_group(
     return made
 
 
+def best_of_images(b: Builder, image: Value, kept: Value, limit: int) -> tuple[Value, Value]:
+    """Of what is `kept`, by falling score, the best `limit` of each image, all where that is below 0.
+
+    Sorted by image, which keeps the order, a rank within an image is the place less that of the image's first.
+
+    Shapes: kept i64[K]; image i64[K], that of each. Returns both for those left, by image, then by falling score.
+    """
+    by_image, order = b.aten.sort.stable(image, stable=True, dim=0, descending=False)
+    kept = rows(b, kept, order)
+    if limit < 0:
+        return kept, by_image
+    first = b.aten.searchsorted.Tensor(by_image, by_image)
+    rank = b.aten.sub.Tensor(b.aten.arange(end=by_image.shape[0], dtype=I64), first)
+    best = where_true(b, b.aten.lt.Scalar(rank, other=limit))
+    return rows(b, kept, best), rows(b, by_image, best)
+
+
+def flatten_map(b: Builder, maps: Value, cells: int, each: int) -> Value:
+    """A map [N,A*each,h,w] as [N,h*w*A,each]."""
+    images, _, height, width = maps.shape
+    moved = b.aten.permute(maps, dims=(0, 2, 3, 1))
+    made: Value = b.aten.reshape(moved, shape=(images, height * width * cells, each))
+    return made
+
+
 def image_numbers(b: Builder, im_info: Value) -> Value:
     """0, 1, 2, ... for the images: i64[N]."""
     made: Value = b.aten.arange(end=im_info.shape[0], dtype=I64)

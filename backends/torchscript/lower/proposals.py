@@ -22,6 +22,7 @@ from .common import (
     columns,
     decode,
     finite_rows,
+    flatten_map,
     image_numbers,
     integer,
     known,
@@ -83,7 +84,7 @@ def dense_proposals(b: Builder, node: Node) -> list[Value]:
     levels: list[_Level] = []
     for both in node.operand_list(0):
         cells = known(both.shape[1], "the number of anchors per position") // 5
-        flat = _flatten(b, both, cells, 5)
+        flat = flatten_map(b, both, cells, 5)
         logits = b.aten.select.int(flat, dim=2, index=0)
         levels.append(_Level(logits, columns(b, flat, 1, 5, 2), both.shape[3], cells))
     return _Proposals(b, node, levels).over_grid(node.operand_list(1))
@@ -94,17 +95,9 @@ def _two_maps(b: Builder, node: Node) -> list[_Level]:
     levels: list[_Level] = []
     for logits, deltas in zip(node.operand_list(0), node.operand_list(1), strict=True):
         cells = known(logits.shape[1], "the number of anchors per position")
-        scores = b.aten.select.int(_flatten(b, logits, cells, 1), dim=2, index=0)
-        levels.append(_Level(scores, _flatten(b, deltas, cells, 4), logits.shape[3], cells))
+        scores = b.aten.select.int(flatten_map(b, logits, cells, 1), dim=2, index=0)
+        levels.append(_Level(scores, flatten_map(b, deltas, cells, 4), logits.shape[3], cells))
     return levels
-
-
-def _flatten(b: Builder, maps: Value, cells: int, each: int) -> Value:
-    """A map [N,A*each,h,w] as [N,h*w*A,each]."""
-    images, _, height, width = maps.shape
-    moved = b.aten.permute(maps, dims=(0, 2, 3, 1))
-    made: Value = b.aten.reshape(moved, shape=(images, height * width * cells, each))
-    return made
 
 
 class _Proposals:

@@ -142,6 +142,39 @@ def test_exported_program(compiled, tmp_path):
         runtime.run({"data": torch.zeros(1, 3, 64, 96), "im_info": torch.tensor([[64.0, 96, 1]])})
 
 
+@pytest.mark.parametrize(("dtype", "score", "pixels"), [("float16", 0.005, 0.3), ("bfloat16", 0.04, 2.5)])
+def test_half_precision(dtype, score, pixels, compiled):
+    """The weights take half the room; confident detections stay, as far off as the type's rounding makes them."""
+    name = "mask_rcnn_R_50_FPN_dconv"
+    half = compiled(name, target="torchscript", dtype=dtype)
+    whole = compiled(name, target="torchscript")
+    named = {key: p.dtype for key, p in whole.model.module.named_parameters() if p.ndim > 1}
+    kept = dict(half.model.module.named_parameters())
+    assert {key for key in named if kept[key].dtype != getattr(torch, dtype)} <= {
+        # What torchvision computes in float32, and boxes.
+        key
+        for key in named
+        if "constants" in key or "anchor" in key or ".conv2." in key
+    }
+    assert [str(v.type) for v in half.graph.outputs.values()] == [
+        str(v.type) for v in whole.graph.outputs.values()
+    ]
+    for inputs in (zoo.single_input(3), zoo.single_input(5), zoo.batch_input()):
+        found, wanted = (each.runtime.run(feed(each.graph, inputs)) for each in (half, whole))
+        sure = [{k: v[o["scores"] > 0.6] for k, v in o.items()} for o in (found, wanted)]
+        assert sure[0]["classes"].tolist() == sure[1]["classes"].tolist()
+        assert sure[0]["batch_index"].tolist() == sure[1]["batch_index"].tolist()
+        torch.testing.assert_close(sure[0]["scores"], sure[1]["scores"], rtol=0, atol=score)
+        torch.testing.assert_close(sure[0]["boxes"], sure[1]["boxes"], rtol=0, atol=pixels)
+
+
+def test_half_precision_is_for_torch():
+    with pytest.raises(detc.InputError, match="the target onnx stores weights as float32"):
+        detc.pipeline("onnx", dtype="float16")
+    with pytest.raises(detc.InputError, match="float32, float16, bfloat16, not as 'int8'"):
+        detc.pipeline("torchscript", dtype="int8")
+
+
 def test_what_cannot_be_loaded(tmp_path):
     path = tmp_path / "model.ts"
     path.write_bytes(b"no archive")

@@ -16,7 +16,7 @@ CASES = {**test_det_lowering.CASES, **test_det_dense.CASES}
 
 NOT_YET = {
     *("det.box_point_sample", "det.point_sample", "det.put_points", "det.uncertain_points"),
-    *("det.class_logits", "det.dense_inference", "det.keypoint_inference", "det.rescale_keypoints"),
+    *("det.class_logits", "det.keypoint_inference", "det.rescale_keypoints"),
     *("det.panoptic_combine", "det.sem_seg_postprocess"),
     *("det.rotated_anchors", "det.rotated_apply_deltas", "det.rotated_box_inference", "det.rotated_nonempty"),
     *("det.rotated_rescale_boxes", "det.rotated_roi_pool", "det.rotated_rpn_proposals"),

@@ -1,0 +1,115 @@
+"""Weights and feature maps in half precision; boxes stay in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from typing_extensions import override
+
+from detc.ir import Constant, Graph, Node, TensorType, Value, infer_types, map_operands
+from detc.passes.base import Context, Pass
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""What weights can be stored as."""
+PRODUCTS = frozenset(
+    f"aten.{name}"
+    for name in (
+        *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose2d.input", "linear"),
+        *("matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention"),
+    )
+)
+"""The ops that half precision is for: they begin it."""
+PRECISE = frozenset(
+    {"softmax", "_softmax", "log_softmax", "exp", "log", "pow", "sum", "norm", "linalg_vector_norm", "var"}
+)
+"""Ops of aten that are computed in float32 all the same, as torch's autocast has it; so are all that are not aten's."""
+
+
+@dataclass(frozen=True)
+class HalfPrecision(Pass):
+    """Compute convolutions and matrix products, and what lies between them, in half precision.
+
+    What det ops take is cast to float32 before, so that boxes, scores and thresholds keep their precision; so are
+    regions' features, which torch pools in one type with the boxes. The outputs keep their types.
+
+    Before:
+        %1: f32[N,8,H,W] = aten.conv2d(%x, @w:f32[8,3,3,3])
+    After:
+        %1: f16[N,3,H,W] = aten._to_copy(%x, dtype=dtype.f16)
+        %2: f16[N,8,H,W] = aten.conv2d(%1, @w:f16[8,3,3,3])
+    """
+
+    changes_meaning: ClassVar[bool] = True
+    dtype: str = "float16"
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        return _Halver(graph, context, DTYPES[self.dtype]).run()
+
+
+class _Halver:
+    def __init__(self, graph: Graph, context: Context, half: torch.dtype) -> None:
+        self._graph, self._context, self._half = graph, context, half
+        self._casts: dict[tuple[Value, torch.dtype], Value] = {}
+        self._changed = False
+
+    def run(self) -> bool:
+        for node in self._graph:
+            wanted = self._wanted(node)
+            if wanted is not None:
+                self._retype(node, wanted)
+        outputs = dict(self._graph.outputs)
+        last = self._graph.nodes[-1] if len(self._graph) else None
+        for name, value in outputs.items():
+            if last is not None and value.tensor_type.dtype == self._half:
+                builder = self._context.builder(self._graph, last)
+                builder.before = None
+                outputs[name] = builder.aten._to_copy(value, dtype=torch.float32)
+        self._graph.set_outputs(outputs)
+        self._graph.prune_weights()
+        return self._changed
+
+    def _wanted(self, node: Node) -> torch.dtype | None:
+        """The type in which a node computes, None where nothing about it changes."""
+        name = node.op.name
+        if name in PRODUCTS:
+            return self._half
+        given = [v for v in node.operand_values if not isinstance(v, Constant)]
+        if not any(v.dtype == self._half for v in given):
+            return None
+        precise = node.op.dialect != "aten" or name.split(".")[1] in PRECISE
+        if precise or any(v.dtype == torch.float32 for v in given):
+            return torch.float32
+        return self._half
+
+    def _retype(self, node: Node, dtype: torch.dtype) -> None:
+        self._changed = True
+        node.set_operands(map_operands(node.operands, lambda value: self._cast(value, dtype, node)))
+        if node.op.dialect == "aten":
+            inferred = infer_types(node.op, node.operands, node.attributes)
+            for result, type in zip(node.results, inferred, strict=True):
+                if isinstance(type, TensorType):
+                    result.type = TensorType(type.dtype, result.shape)
+
+    def _cast(self, value: Value, dtype: torch.dtype, node: Node) -> Value:
+        if value.dtype not in (torch.float32, self._half) or value.dtype == dtype:
+            return value
+        key = (value, dtype)
+        if key not in self._casts:
+            self._casts[key] = self._converted(value, dtype, node)
+        return self._casts[key]
+
+    def _converted(self, value: Value, dtype: torch.dtype, node: Node) -> Value:
+        if not isinstance(value, Constant):
+            made: Value = self._context.builder(self._graph, node).aten._to_copy(value, dtype=dtype)
+            return made
+        data = value.data.to(dtype)
+        if not value.name:
+            return Constant(data)
+        if any(self._wanted(user) != dtype for user in value.users):
+            return self._graph.add_weight(self._graph.fresh_weight_name(value.name), data)
+        # All that use it change with it: the weight keeps its name.
+        del self._graph.weights[value.name]
+        return self._graph.add_weight(value.name, data)
