@@ -39,7 +39,7 @@ def test_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert language == "sh"
             run_shell(code)
         kinds.append(language)
-    assert kinds.count("sh") == 4 and kinds.count("python") >= 6
+    assert kinds.count("sh") == 5 and kinds.count("python") >= 6
     written = {path.name for path in tmp_path.iterdir()}
     assert {"model.onnx", "annotated.png", "detections.json", "captured.ir", "ir", "net"} <= written
 
