@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +24,11 @@ SOURCE = Path(__file__).resolve().parent.parent / "examples" / "cpp" / "torchscr
 def program(tmp_path_factory) -> Path:
     """The program, built against the torch that runs this test."""
     build = tmp_path_factory.mktemp("detect")
-    configure = ["cmake", "-S", SOURCE, "-B", build, f"-DPython3_EXECUTABLE={sys.executable}"]
-    for command in (configure, ["cmake", "--build", build, "--parallel", "2"]):
+    # The environment's own, where it has one.
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert cmake, "CMake is missing: it is among the packages for development"
+    configure = [cmake, "-S", SOURCE, "-B", build, f"-DPython3_EXECUTABLE={sys.executable}"]
+    for command in (configure, [cmake, "--build", build, "--parallel", "2"]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return build / "detect"
