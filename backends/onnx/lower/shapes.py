@@ -120,6 +120,24 @@ def slice_tensor(b: OnnxBuilder, self: Value, dim: int, start: Any, end: Any, st
     return slice_axis(b, self, axis_of(dim, self.rank), start or 0, INT64_MAX if end is None else end, step)
 
 
+@TABLE.rule("aten.slice_scatter")
+def slice_scatter(
+    b: OnnxBuilder, self: Value, src: Value, dim: int, start: Any, end: Any, step: int
+) -> Value:
+    """What is before the slice, the new values, and what is after it."""
+    if step != 1:
+        raise NoMatch("values are put into every so many places")
+    axis = axis_of(dim, self.rank)
+    parts = [src]
+    if start not in (None, 0):
+        parts.insert(0, slice_axis(b, self, axis, 0, start))
+    if end is not None and end != self.shape[axis] and end != INT64_MAX:
+        parts.append(slice_axis(b, self, axis, end, INT64_MAX))
+    parts = [b.cast(part, b.result.dtype) for part in parts]
+    made: Value = parts[0] if len(parts) == 1 else b.onnx.Concat(parts, axis=axis)
+    return made
+
+
 @TABLE.rule("aten.narrow")
 def narrow(b: OnnxBuilder, self: Value, dim: int, start: Any, length: Any) -> Value:
     return slice_axis(b, self, axis_of(dim, self.rank), start, start + length)

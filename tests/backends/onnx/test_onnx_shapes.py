@@ -86,6 +86,23 @@ SLICES = [
         ({"R": 5}, {"R": 0}),
         3,
     ),
+    Case(
+        "slice-scatter",
+        ["f32[R,8]", "f32[R,8]", "f32[R,3]", "f32[R,5]"],
+        lambda b, x, y, z, v: [
+            b.aten.slice_scatter(x, y, dim=1),
+            b.aten.slice_scatter(x, z, dim=1, start=-5, end=-2),
+            b.aten.slice_scatter(x, z, dim=-1, end=3),
+            b.aten.slice_scatter(x, v, dim=1, start=3, end=2**63 - 1),
+        ],
+        ({"R": 4}, {"R": 1}, {"R": 0}),
+    ),
+    Case(
+        "slice-scatter-size",
+        ["f32[3*R,4]", "f32[R,4]"],
+        lambda b, x, y: b.aten.slice_scatter(x, y, dim=0, start=R, end=2 * R),
+        ({"R": 3}, {"R": 1}),
+    ),
     Case("narrow", [IMAGE], lambda b, x: b.aten.narrow(x, dim=1, start=2, length=3), SIZES, 1),
     Case(
         "select",
