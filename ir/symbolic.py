@@ -44,8 +44,7 @@ class SymbolicShapes:
         self._symbols = list(dict.fromkeys(symbols))
         if len(self._symbols) > len(_EXAMPLES):
             raise IRError(f"more than {len(_EXAMPLES)} symbolic sizes at once")
-        # Whether a size is 0 or 1 is a question like any other: without this it is answered with no record.
-        self._env = ShapeEnv(specialize_zero_one=False)
+        self._env = ShapeEnv()
         self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
         self._values: dict[str, Any] = {}
         self._back: dict[Any, Dim] = {}
@@ -104,7 +103,9 @@ class SymbolicShapes:
     def branches(self) -> Iterator[tuple[Condition | None, str]]:
         """What code outside of torch asked about sizes and was told is true, and the line that asked.
 
-        The example values gave the answer. None stands for a condition that the IR cannot express.
+        The example values gave the answer. None stands for a condition that the IR cannot express. Whether a size is 0
+        or 1 torch answers with no, and keeps no record of it: to ask for one would make the sizes of networks that
+        compute with them (windowed attention) grow without bound.
         """
         for guard in self._env.guards:
             frame = guard.sloc.framework_loc

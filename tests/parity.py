@@ -23,6 +23,8 @@ SCORE_TOLERANCE = 1e-3
 THRESHOLD_MARGIN = 1e-4
 MASK_IOU = 0.98
 KEYPOINT_PIXELS = 0.5
+SAME_CORNER = 1e-3
+"""Pixels; for any box but the thinnest it is less than what its overlap may lack."""
 ANGLE_DEGREES = 1.0
 
 Arrays = Mapping[str, Any]
@@ -82,7 +84,9 @@ def box_iou(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
 def _similar_boxes(got: np.ndarray, want: np.ndarray) -> np.ndarray:
     """[N, M]: IoU, or 0 for rotated boxes that point in different directions."""
     if got.shape[1] == 4:
-        return box_iou(got, want)
+        # What a box thinner than rounding shares with itself is rounding: corners in the same place are the same box.
+        apart = np.abs(got[:, None].astype(np.float64) - want[None]).max(axis=2)
+        return np.where(apart <= SAME_CORNER, 1.0, box_iou(got, want))
     from detc.frontend.detectron2.rotated_ops import pairwise_iou_rotated
 
     iou = pairwise_iou_rotated(torch.as_tensor(got), torch.as_tensor(want)).numpy()

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import detc
-from tests import zoo
+from tests import system, zoo
 from tests.parity import assert_detections_match, detections
 
 SOURCE = Path(__file__).resolve().parent.parent / "examples" / "cpp" / "torchscript"
@@ -23,6 +23,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "examples" / "cpp" / "torchscr
 @pytest.fixture(scope="session")
 def program(tmp_path_factory) -> Path:
     """The program, built against the torch that runs this test."""
+    system.need("compiler", "libpng")
     build = tmp_path_factory.mktemp("detect")
     # The environment's own, where it has one.
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -19,8 +19,7 @@ from detc.ir import Builder, Graph, TensorType, symbol
 from detc.passes import Context, Pipeline, parse_passes, save_graph
 from detc.report import Recorder, write_report
 from detc.report.layout import layered
-from tests import browser as chromium
-from tests import zoo
+from tests import system, zoo
 
 NAME = "mask_rcnn_R_50_FPN"
 DESK, PHONE = (1400, 850), (390, 844)
@@ -42,13 +41,11 @@ def report(tmp_path_factory: pytest.TempPathFactory, loaded: Callable[[str], nn.
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Browser]:
-    path = chromium.find_browser()
-    if path is None:
-        if chromium.in_ci():
-            pytest.fail(chromium.MISSING)
-        pytest.skip(chromium.MISSING)
+    system.need("browser")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(chromium.OPTIONS))
+        browser = playwright.chromium.launch(
+            executable_path=system.find_browser(), args=list(system.BROWSER_OPTIONS)
+        )
         yield browser
         browser.close()
 

@@ -261,7 +261,7 @@ def test_every_pass_reads_back_and_explains_itself(shell: Shell) -> None:
         (["--passes", "fuse", "--pass-file", "none.py"], "there is no file none.py"),
         (["--passes", "fuse", "--print-after", "cse"], "there is no pass 'cse'; there are fuse"),
         (["--passes", "fuse", "-o", "out.txt"], "cannot write out.txt: its name must end in .ir, "),
-        (["--passes", "fuse", "-o", "out.onnx"], "a graph of the level 'flat' is not written to out.onnx"),
+        (["--passes", "fuse", "-o", "out.onnx"], "a graph of the level 'flat' is not lowered; "),
         (["--passes", "fuse", "-o", "no/out.ir"], "the output folder does not exist: no"),
         (["--passes", "fuse", "--check-each", SCENE], "the graph takes x, no images: leave them out"),
         (["--passes", "fuse", "--config", "c.yaml"], "give either "),

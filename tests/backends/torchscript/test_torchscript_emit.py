@@ -142,9 +142,14 @@ def test_exported_program(compiled, tmp_path):
         runtime.run({"data": torch.zeros(1, 3, 64, 96), "im_info": torch.tensor([[64.0, 96, 1]])})
 
 
-@pytest.mark.parametrize(("dtype", "score", "pixels"), [("float16", 0.005, 0.3), ("bfloat16", 0.04, 2.5)])
-def test_half_precision(dtype, score, pixels, compiled):
-    """The weights take half the room; confident detections stay, as far off as the type's rounding makes them."""
+@pytest.mark.parametrize(
+    ("dtype", "sure_from", "score", "pixels"), [("float16", 0.6, 0.005, 0.3), ("bfloat16", 0.9, 0.04, 2.5)]
+)
+def test_half_precision(dtype, sure_from, score, pixels, compiled):
+    """The weights take half the room; confident detections stay, as far off as the type's rounding makes them.
+
+    With bfloat16's three digits, which of several overlapping boxes survives may change below.
+    """
     name = "mask_rcnn_R_50_FPN_dconv"
     half = compiled(name, target="torchscript", dtype=dtype)
     whole = compiled(name, target="torchscript")
@@ -161,11 +166,15 @@ def test_half_precision(dtype, score, pixels, compiled):
     ]
     for inputs in (zoo.single_input(3), zoo.single_input(5), zoo.batch_input()):
         found, wanted = (each.runtime.run(feed(each.graph, inputs)) for each in (half, whole))
-        sure = [{k: v[o["scores"] > 0.6] for k, v in o.items()} for o in (found, wanted)]
-        assert sure[0]["classes"].tolist() == sure[1]["classes"].tolist()
-        assert sure[0]["batch_index"].tolist() == sure[1]["batch_index"].tolist()
-        torch.testing.assert_close(sure[0]["scores"], sure[1]["scores"], rtol=0, atol=score)
-        torch.testing.assert_close(sure[0]["boxes"], sure[1]["boxes"], rtol=0, atol=pixels)
+        sure = [{k: v[o["scores"] > sure_from] for k, v in o.items()} for o in (found, wanted)]
+        kinds = [list(zip(o["batch_index"].tolist(), o["classes"].tolist(), strict=True)) for o in sure]
+        assert sorted(kinds[0]) == sorted(kinds[1])
+        # Rounding may put two of nearly the same score in another order.
+        for kind, value, box in zip(kinds[1], sure[1]["scores"], sure[1]["boxes"], strict=True):
+            mine = torch.tensor([other == kind for other in kinds[0]])
+            apart = (sure[0]["boxes"][mine] - box).abs().amax(dim=1)
+            assert apart.min() <= pixels
+            assert abs(sure[0]["scores"][mine][apart.argmin()] - value) <= score
 
 
 def test_half_precision_is_for_torch():

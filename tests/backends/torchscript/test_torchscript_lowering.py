@@ -19,7 +19,12 @@ NOT_YET = {
     *("det.class_logits", "det.keypoint_inference", "det.rescale_keypoints"),
     *("det.panoptic_combine", "det.sem_seg_postprocess"),
     *("det.rotated_anchors", "det.rotated_apply_deltas", "det.rotated_box_inference", "det.rotated_nonempty"),
-    *("det.rotated_rescale_boxes", "det.rotated_roi_pool", "det.rotated_rpn_proposals"),
+    *(
+        "det.rotated_grid_proposals",
+        "det.rotated_rescale_boxes",
+        "det.rotated_roi_pool",
+        "det.rotated_rpn_proposals",
+    ),
 }
 
 
