@@ -23,10 +23,11 @@ class NoMatch(Exception):
 
 @dataclass
 class RuleCount:
-    """How often a rule was tried at a node of its kind, how often it rewrote, and why it refused."""
+    """How often a rule was tried at a node of its kind, how often it rewrote, why it refused, how long it took."""
 
     tried: int = 0
     matched: int = 0
+    seconds: float = 0.0
     refused: Counter[str] = field(default_factory=Counter)
 
 

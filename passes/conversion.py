@@ -6,6 +6,7 @@ without a rule, or whose rule refuses, is reported with its module path; all of 
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
@@ -101,7 +102,9 @@ class Conversion(Pass):
             if not direct and (stopped := not context.may_rewrite(node.op.name)):
                 break
             if not direct:
+                start = time.perf_counter()
                 problem = self._convert(graph, node, table, sizes, context)
+                context.count(node.op.name).seconds += time.perf_counter() - start
                 if problem:
                     refused.append(f"{node.op.name} at {node.source or '(no module path)'}: {problem}")
                 changed = True

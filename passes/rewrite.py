@@ -17,6 +17,7 @@ built.
 from __future__ import annotations
 
 import inspect
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -130,7 +131,10 @@ class _Driver:
             if node.graph is not self._graph:
                 continue
             for compiled in self._rules.get(node.op.name, ()):
-                if self._apply(compiled, node):
+                start = time.perf_counter()
+                applied = self._apply(compiled, node)
+                compiled.count.seconds += time.perf_counter() - start
+                if applied:
                     rewrites += 1
                     break
             if rewrites > limit:

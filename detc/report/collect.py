@@ -124,6 +124,7 @@ def _rules(context: Context, name: str) -> list[dict[str, Any]]:
             "rule": rule,
             "tried": count.tried,
             "matched": count.matched,
+            "ms": round(count.seconds * 1e3, 2),
             "refused": [[why, number] for why, number in count.refused.most_common(5)],
         }
         for (owner, rule), count in context.rules.items()

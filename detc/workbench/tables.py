@@ -32,7 +32,14 @@ def timing_table(runs: Sequence[PassRun]) -> Table:
 def statistics_tables(context: Context) -> Iterator[Table]:
     """Each rule's tries, matches and reasons to refuse, the most frequent first."""
     made = table(
-        "pass", "rule", "tried", "matched", "refused because", title="rules", right=("tried", "matched")
+        "pass",
+        "rule",
+        "tried",
+        "matched",
+        "ms",
+        "refused because",
+        title="rules",
+        right=("tried", "matched", "ms"),
     )
     last = ""
     for (owner, rule), count in context.rules.items():
@@ -42,7 +49,12 @@ def statistics_tables(context: Context) -> Iterator[Table]:
         if len(count.refused) > _SHOWN:
             reasons.append(f"and {len(count.refused) - _SHOWN} other reasons")
         made.add_row(
-            owner if owner != last else "", rule, str(count.tried), str(count.matched), "\n".join(reasons)
+            owner if owner != last else "",
+            rule,
+            str(count.tried),
+            str(count.matched),
+            f"{count.seconds * 1e3:.1f}",
+            "\n".join(reasons),
         )
         last = owner
     yield made

@@ -152,10 +152,10 @@ function showRules(stage) {
     make("p", "This pass has no rewrite rules, or none of them was tried.", panel, "nothing");
     return;
   }
-  const table = makeTable(panel, ["rule", "tried", "matched", "refused because"], [1, 2]);
+  const table = makeTable(panel, ["rule", "tried", "matched", "ms", "refused because"], [1, 2, 3]);
   for (const rule of stage.rules) {
     const why = rule.refused.map(([reason, count]) => `${count} × ${reason}`).join("\n");
-    addRow(table, [rule.rule, rule.tried, rule.matched, why], [1, 2]);
+    addRow(table, [rule.rule, rule.tried, rule.matched, rule.ms.toFixed(1), why], [1, 2, 3]);
   }
 }
 
