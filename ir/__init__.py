@@ -19,8 +19,18 @@ from .errors import (
     UnsupportedError,
     VerificationError,
 )
-from .graph import Attribute, Constant, Graph, Node, Operand, Value, map_operands
+from .graph import Graph
 from .interpreter import Interpreter, bind_inputs, run
+from .node import (
+    Attribute,
+    Constant,
+    Node,
+    Operand,
+    Value,
+    attribute_symbols,
+    map_operands,
+    substitute_attribute,
+)
 from .ops import Fresh, Op, get_op, op, register_dialect, registered_ops
 from .parser import parse_graph, parse_type
 from .printer import GraphPrinter, print_graph
@@ -63,6 +73,7 @@ __all__ = [
     "aten",
     "attribute_key",
     "attribute_keys",
+    "attribute_symbols",
     "bind_inputs",
     "dialects",
     "difference",
@@ -81,6 +92,7 @@ __all__ = [
     "register_dialect",
     "registered_ops",
     "run",
+    "substitute_attribute",
     "symbol",
     "verify",
 ]

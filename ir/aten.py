@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from .builder import operand_types
-from .dims import Symbol, symbols_of
+from .dims import Symbol
 from .equality import attribute_key
 from .errors import IRError
-from .graph import Attribute, Operand
+from .node import Attribute, Operand, attribute_symbols
 from .ops import Op, OperandType, Parameter, register_dialect
 from .symbolic import SymbolicShapes
 from .types import TensorType, Type, type_symbols
@@ -146,7 +146,7 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
             for item in operand if isinstance(operand, tuple) else (operand,):
                 if item is not None:
                     symbols.extend(type_symbols(item))
-        symbols.extend(_attribute_symbols(tuple(value for _, value in attributes)))
+        symbols.extend(attribute_symbols(tuple(value for _, value in attributes)))
         world = _world(tuple(dict.fromkeys(symbols)))
 
         def fake(operand: OperandType) -> Any:
@@ -193,14 +193,6 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
 def _world(symbols: tuple[Symbol, ...]) -> SymbolicShapes:
     # Setting up a fake-tensor mode costs more than using it, and a graph has few sets of symbols.
     return SymbolicShapes(symbols)
-
-
-def _attribute_symbols(attribute: Attribute) -> list[Symbol]:
-    if isinstance(attribute, tuple):
-        return [s for a in attribute for s in _attribute_symbols(a)]
-    if attribute is None or isinstance(attribute, bool | int | float | str | torch.dtype):
-        return []
-    return list(symbols_of(attribute))
 
 
 def _resolve(name: str) -> Op | None:

@@ -10,7 +10,8 @@ import torch
 
 from .dims import Dim, SymExpr, symbol
 from .errors import IRError
-from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .graph import Graph
+from .node import Attribute, Constant, Node, Operand, Value
 from .ops import FRESH_PREFIX, Op, OperandType, get_op
 from .types import Type, substitute_type, type_symbols
 

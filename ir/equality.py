@@ -6,7 +6,8 @@ from collections.abc import Hashable
 
 import torch
 
-from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .graph import Graph
+from .node import Attribute, Constant, Node, Operand, Value
 
 
 def difference(left: Graph, right: Graph, *, origins: bool = True) -> str | None:

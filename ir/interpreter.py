@@ -11,7 +11,8 @@ from torch import Tensor
 from .dialects.instances import InstancesBatch
 from .dims import Dim, SymExpr, evaluate
 from .errors import InputError, IRError
-from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .graph import Graph
+from .node import Attribute, Constant, Node, Operand, Value
 from .types import DTYPE_NAMES, InstancesType, TensorType, Type
 
 NodeHook = Callable[[Node, Sequence[Any]], None]

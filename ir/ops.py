@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, TypeVar, Union
 
 from .dims import SymExpr, symbol
 from .errors import IRError
-from .graph import Attribute, Operand
+from .node import Attribute, Operand
 from .types import Type
 
 OperandType: TypeAlias = Union[Type, "tuple[Type | None, ...]", None]

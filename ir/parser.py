@@ -14,7 +14,8 @@ import torch
 from .collector import paused_collector
 from .dims import Dim, parse_dim
 from .errors import DetcError, ParseError
-from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .graph import Graph
+from .node import Attribute, Constant, Node, Operand, Value
 from .ops import get_op
 from .types import DTYPES, InstancesType, ListType, ScalarType, TensorType, TupleType, Type
 

@@ -18,12 +18,12 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 
-from .dims import Symbol, SymExpr, symbols_of
-from .graph import Attribute, Constant, Graph, Node, Operand, Value
+from .graph import Graph
+from .node import Attribute, Constant, Node, Operand, Value, attribute_symbols
 from .types import DTYPE_NAMES, type_symbols
 
 _IDENTIFIER = re.compile(r"[^\w]+")
@@ -112,15 +112,6 @@ class GraphPrinter:
                     if symbol.multiple != 1:
                         found[symbol.name] = symbol.multiple
         return dict(sorted(found.items()))
-
-
-def attribute_symbols(attribute: Attribute) -> Iterator[Symbol]:
-    """Every symbolic size in an attribute, with repetitions."""
-    if isinstance(attribute, SymExpr):
-        yield from symbols_of(attribute)
-    elif isinstance(attribute, tuple):
-        for item in attribute:
-            yield from attribute_symbols(item)
 
 
 def format_attribute(attribute: Attribute) -> str:

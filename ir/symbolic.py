@@ -17,7 +17,7 @@ from torch.utils._sympy.symbol import SymT, symbol_is_type
 from .conditions import Condition
 from .dims import Dim, Symbol, SymExpr, evaluate, floor_div, maximum, minimum, mod, symbol
 from .errors import IRError
-from .graph import Attribute
+from .node import Attribute
 from .ops import Fresh
 from .types import DTYPE_NAMES, TensorType
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from .builder import infer_types
 from .dims import Dim, SymExpr
 from .errors import IRError, VerificationError
-from .graph import Constant, Graph, Node, Value
+from .graph import Graph
+from .node import Constant, Node, Value, attribute_symbols
 from .ops import FRESH_PREFIX
 from .printer import GraphPrinter
 from .spec import Spec, get_spec
@@ -65,6 +66,10 @@ def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int], sizes
     problem = node.op.check(len(node.operands), node.attributes)
     if problem:
         return problem
+    for name, attribute in node.attributes.items():
+        for symbol in attribute_symbols(attribute):
+            if symbol.name not in sizes:
+                return f"the size {symbol.name} in the attribute {name!r} is of no value before"
     for result in node.results:
         problem = spec.type_problem(result.type)
         if problem:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from detc.ir import (
-    Attribute,
     Constant,
     Dim,
     Graph,
@@ -18,6 +17,8 @@ from detc.ir import (
     Type,
     Value,
     attribute_key,
+    attribute_symbols,
+    substitute_attribute,
 )
 from detc.ir.types import substitute_type, tensors_of, type_symbols
 
@@ -36,14 +37,21 @@ class DeadCode(Pass):
         %0: f32[N,8] = aten.relu(%x)
         return y=%0
 
-    Nodes with effects stay, and so do the graph's inputs. O(n).
+    Nodes with effects stay, and so do the graph's inputs, and the node that a size comes from which an attribute of
+    another needs. O(n).
     """
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
+        origins = _size_origins(graph)
+        needed: set[Node] = set()
         changed = False
         for node in reversed(graph):
-            changed |= erase_if_unused(graph, node)
+            if node not in needed and erase_if_unused(graph, node):
+                changed = True
+                continue
+            for attribute in node.attributes.values():
+                needed.update(origins[s.name] for s in attribute_symbols(attribute) if s.name in origins)
         return graph.prune_weights() or changed
 
 
@@ -135,7 +143,7 @@ class _Merger:
 
     def _rename_sizes(self, node: Node) -> None:
         for name, value in node.attributes.items():
-            node.attributes[name] = _substitute(value, self._sizes)
+            node.attributes[name] = substitute_attribute(value, self._sizes)
         for result in node.results:
             if not self._symbols_of(result.type).isdisjoint(self._sizes):
                 result.type = substitute_type(result.type, self._sizes)
@@ -145,6 +153,18 @@ class _Merger:
         if known is None:
             known = self._symbols[type] = frozenset(symbol.name for symbol in type_symbols(type))
         return known
+
+
+def _size_origins(graph: Graph) -> dict[str, Node]:
+    """Which node each size comes from that only the data knows."""
+    given = {symbol.name for value in graph.inputs for symbol in type_symbols(value.type)}
+    origins: dict[str, Node] = {}
+    for node in graph:
+        for result in node.results:
+            for symbol in type_symbols(result.type):
+                if symbol.name not in given:
+                    origins.setdefault(symbol.name, node)
+    return origins
 
 
 def _meets_effects(node: Node) -> bool:
@@ -167,11 +187,3 @@ def _value_key(value: Value) -> Hashable:
         # The text of each number tells 0.0 from -0.0, and one nan is another.
         return value.data.dtype, tuple(value.data.shape), str(value.data.reshape(-1).tolist())
     return value
-
-
-def _substitute(attribute: Attribute, sizes: dict[str, Dim]) -> Attribute:
-    if isinstance(attribute, SymExpr):
-        return attribute.substitute(sizes)
-    if isinstance(attribute, tuple):
-        return tuple(_substitute(item, sizes) for item in attribute)
-    return attribute

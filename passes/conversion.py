@@ -14,18 +14,16 @@ from typing import ClassVar, TypeAlias
 from typing_extensions import override
 
 from detc.ir import (
-    Attribute,
     Builder,
     Dim,
     Graph,
     IRError,
     Node,
-    SymExpr,
     TensorType,
     UnsupportedError,
     Value,
 )
-from detc.ir.types import substitute_type, type_symbols
+from detc.ir.types import type_symbols
 
 from .base import Context, NoMatch, Pass
 
@@ -167,18 +165,7 @@ def _name_sizes(made: Sequence[Node], old: Sequence[Value], new: Sequence[Value]
                     names.setdefault(symbol.name, known)
     if names:
         for node in made:
-            for result in node.results:
-                result.type = substitute_type(result.type, names)
-            for name, value in node.attributes.items():
-                node.attributes[name] = _renamed(value, names)
-
-
-def _renamed(attribute: Attribute, names: Mapping[str, Dim]) -> Attribute:
-    if isinstance(attribute, SymExpr):
-        return attribute.substitute(names)
-    if isinstance(attribute, tuple):
-        return tuple(_renamed(item, names) for item in attribute)
-    return attribute
+            node.substitute_sizes(names)
 
 
 def _take_over(graph: Graph, old: Value, new: Value) -> None:

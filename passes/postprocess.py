@@ -10,7 +10,6 @@ from typing import ClassVar
 from typing_extensions import override
 
 from detc.ir import (
-    Attribute,
     Builder,
     Dim,
     Graph,
@@ -234,10 +233,7 @@ def _retype(graph: Graph, stale: set[Value], sizes: Mapping[str, Dim]) -> None:
     """Infer again the types downstream of values whose type has changed. `sizes` have another name now."""
     for node in graph:
         if sizes:
-            for name, value in node.attributes.items():
-                node.attributes[name] = _substitute(value, sizes)
-            for result in node.results:
-                result.type = substitute_type(result.type, sizes)
+            node.substitute_sizes(sizes)
         if not any(value in stale for value in node.operand_values):
             continue
         inferred = infer_types(node.op, node.operands, node.attributes)
@@ -262,11 +258,3 @@ def _with_known_sizes(inferred: Type, declared: Type) -> Type:
     if missing:
         raise IRError(f"no name is known for the size {', '.join(sorted(missing))}")
     return substitute_type(inferred, names)
-
-
-def _substitute(attribute: Attribute, sizes: Mapping[str, Dim]) -> Attribute:
-    if isinstance(attribute, SymExpr):
-        return attribute.substitute(sizes)
-    if isinstance(attribute, tuple):
-        return tuple(_substitute(item, sizes) for item in attribute)
-    return attribute

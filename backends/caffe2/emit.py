@@ -1,8 +1,9 @@
 """From a graph of the level `caffe2` to the pair of nets that Caffe2's clients load.
 
 Blobs are called as the graph's values are: inputs and outputs by their names, weights by theirs, what has no name by
-the module path that it comes from. The init net fills the weights; what the graph's metadata says goes into the
-predict net's arguments, those that detectron2's exporter wrote as it wrote them, and all of it once more as JSON.
+the module path that it comes from. What only one operator uses is overwritten by it where Caffe2 can. The init net
+fills the weights; what the graph's metadata says goes into the predict net's arguments, those that detectron2's
+exporter wrote as it wrote them, and all of it once more as JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _FILLS = {
     torch.int16: "GivenTensorInt16Fill",
     torch.bool: "GivenTensorBoolFill",
 }
+_IN_PLACE = frozenset(f"caffe2.{name}" for name in ("Relu", "Add", "Sub", "Mul", "Sigmoid"))
+"""Operators that Caffe2 lets write their result into their first operand."""
 _NO_ARGUMENTS = {"Split": ("output_count",)}
 """Attributes that a net says otherwise."""
 
@@ -79,20 +82,21 @@ class Caffe2Nets:
                 file.write(content)
 
 
-def emit(graph: Graph) -> Caffe2Nets:
-    """The nets of a graph.
+def emit(graph: Graph, *, in_place: bool = True) -> Caffe2Nets:
+    """The nets of a graph. With `in_place` false no blob is written twice.
 
     Errors:
         IRError: the graph is not of the level `caffe2`, or holds what no net can.
     """
     if graph.level != "caffe2":
         raise IRError(f"only graphs of the level 'caffe2' become Caffe2 nets, not {graph.level!r}")
-    return _Emitter(graph).emit()
+    return _Emitter(graph, in_place).emit()
 
 
 class _Emitter:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, in_place: bool) -> None:
         self._graph = graph
+        self._in_place = in_place
         self._taken: set[str] = set()
         self._counters: dict[str, int] = {}
         self._blobs: dict[Value, str] = {}
@@ -163,10 +167,7 @@ class _Emitter:
         type_ = node.op.name.partition(".")[2]
         inputs = [self._input(value, node) for value in self._flat(node)]
         results = node.results[: self._output_count(node, type_)]
-        outputs = [
-            self._blobs.get(result) or self._name(result, result.name or self._stem(node, type_, result))
-            for result in results
-        ]
+        outputs = [self._output(result) for result in results]
         hidden = _NO_ARGUMENTS.get(type_, ())
         arguments = {
             name: value for name, value in node.attributes.items() if name not in hidden and value is not None
@@ -201,9 +202,27 @@ class _Emitter:
             count -= 1
         return count
 
-    def _stem(self, node: Node, type_: str, result: Value) -> str:
-        stem = f"{node.source}/{type_}".lstrip("/")
-        return stem if result.index == 0 else f"{stem}_{result.index}"
+    def _output(self, value: Value) -> str:
+        """The blob of a result, which is the one that what is computed in place of it has in the end."""
+        chain = [value]
+        while chain[-1] not in self._blobs and (later := self._overwritten_by(chain[-1])) is not None:
+            chain.append(later)
+        last = chain[-1]
+        blob = self._blobs.get(last) or self._unique(last.name or _stem(last))
+        self._blobs.update(dict.fromkeys(chain, blob))
+        return blob
+
+    def _overwritten_by(self, value: Value) -> Value | None:
+        """The value that can be computed in the memory of this one: by its only use, unless it has its own name."""
+        users = value.users
+        if not self._in_place or len(users) != 1 or self._graph.is_output(value):
+            return None
+        (user,) = users
+        if user.op.name not in _IN_PLACE or user.operands[0] is not value:
+            return None
+        if sum(operand is value for operand in user.operand_values) > 1 or user.result.type != value.type:
+            return None
+        return user.result if value.name in ("", user.result.name) else None
 
     # Arguments
 
@@ -224,6 +243,13 @@ class _Emitter:
         values[METADATA] = json.dumps(metadata)
         for name, value in values.items():
             set_argument(self._predict.arg.add(), name, value)
+
+
+def _stem(value: Value) -> str:
+    node = value.producer
+    assert node is not None
+    stem = f"{node.source}/{node.op.name.partition('.')[2]}".lstrip("/")
+    return stem if value.index == 0 else f"{stem}_{value.index}"
 
 
 def _is_plain(value: object) -> bool:

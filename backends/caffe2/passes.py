@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from detc.ir import Attribute, Builder, Dim, Graph, InputError, SymExpr, Value
-from detc.ir.types import substitute_type
+from detc.ir import Builder, Graph, InputError, SymExpr, Value
 from detc.passes import Context, Match, NoMatch, Pass, RewriteRule, apply_rules
 
 
@@ -35,21 +34,8 @@ class FixBatch(Pass):
         known = first.as_symbol if isinstance(first, SymExpr) else None
         if known is None:
             return False
-        sizes: dict[str, Dim] = {known.name: self.images}
-        for value in graph.values():
-            value.type = substitute_type(value.type, sizes)
-        for node in graph:
-            for name, attribute in node.attributes.items():
-                node.attributes[name] = _substitute(attribute, sizes)
+        graph.substitute_sizes({known.name: self.images})
         return True
-
-
-def _substitute(attribute: Attribute, sizes: dict[str, Dim]) -> Attribute:
-    if isinstance(attribute, SymExpr):
-        return attribute.substitute(sizes)
-    if isinstance(attribute, tuple):
-        return tuple(_substitute(item, sizes) for item in attribute)
-    return attribute
 
 
 @dataclass(frozen=True)

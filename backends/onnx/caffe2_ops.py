@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import helper, numpy_helper
 
-from detc.backends.caffe2 import Caffe2Nets, load_nets
+from detc.backends.caffe2 import Caffe2Nets, emit, load_nets
 from detc.backends.caffe2.arguments import operator_arguments
 from detc.backends.caffe2.proto import OperatorDef
 from detc.ir import Graph, TensorType
@@ -38,6 +38,8 @@ def caffe2_onnx(nets: Caffe2Nets) -> onnx.ModelProto:
     Errors:
         InputError: the nets cannot be loaded, see `load_nets`.
     """
+    # A name stands for one value in ONNX.
+    nets = emit(load_nets(nets.predict_net, nets.init_net), in_place=False)
     graph = load_nets(nets.predict_net, nets.init_net)
     types = {result.name: result.tensor_type for node in graph for result in node.results if result.name}
     types |= {weight.name: weight.tensor_type for weight in graph.weights.values()}

@@ -36,7 +36,7 @@ from detc.ir import (
     parse_dim,
     symbol,
 )
-from detc.ir.graph import LITERAL_LIMIT
+from detc.ir.node import LITERAL_LIMIT
 from detc.ir.ops import FRESH_PREFIX
 
 from .body import body_text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from detc.ir import print_graph
+from detc.ir import print_graph, run
 from detc.passes import CommonSubexpressions, Context, DeadCode, FoldConstants, Pipeline
 from tests.checks import body_of, check_pass, check_rewrite, graph_of, joined, random_inputs
 
@@ -39,6 +40,23 @@ def test_a_node_with_one_used_result_stays() -> None:
     text = X + "%a: f64[N,4], %i: i64[N,4] = aten.sort(%x)\nreturn out=%i"
     graph = graph_of(text)
     assert not DeadCode().apply(graph, Context())
+
+
+def test_the_node_stays_whose_size_another_needs() -> None:
+    text = """
+        input %x: f64[N,4]
+        %mask: bool[N,4] = aten.gt.Scalar(%x, other=0.0)
+        %places: i64[found,2] = aten.nonzero(%mask)
+        %row: i64[found] = aten.arange(end=found, dtype=dtype.i64)
+        return out=%row"""
+    graph = graph_of(joined(text))
+    assert not DeadCode().apply(graph, Context())
+    assert run(graph, {"x": torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]], dtype=torch.float64)})[
+        "out"
+    ].tolist() == [0, 1, 2]
+    graph.set_outputs({"out": graph.inputs[0]})
+    assert DeadCode().apply(graph, Context())
+    assert len(graph) == 0
 
 
 def test_equal_nodes_become_one() -> None:

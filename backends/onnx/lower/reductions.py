@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from detc.ir import Dim, SymExpr, Value
-from detc.ir.graph import LITERAL_LIMIT
+from detc.ir.node import LITERAL_LIMIT
 from detc.passes.base import NoMatch
 
 from .builder import OnnxBuilder

@@ -1,0 +1,248 @@
+"""Value and Node: what a graph is made of, and what a node's attributes and operands may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+import torch
+
+from .dims import Dim, Symbol, SymExpr, symbols_of
+from .errors import IRError
+from .types import TensorType, Type, substitute_type
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .ops import Op
+
+Attribute: TypeAlias = Union[bool, int, float, str, SymExpr, torch.dtype, "tuple[Attribute, ...]", None]
+Operand: TypeAlias = Union["Value", "tuple[Value | None, ...]", None]
+
+LITERAL_LIMIT = 16
+"""Constants with at most this many elements may stand in the text form without a name."""
+
+
+class Value:
+    """Something that nodes use: a node's result, a graph input, or a constant. Compared by identity."""
+
+    __slots__ = ("_users", "index", "name", "producer", "type")
+
+    def __init__(self, type: Type, name: str = "", producer: Node | None = None, index: int = 0) -> None:
+        self.type = type
+        self.name = name
+        self.producer = producer
+        self.index = index
+        self._users: dict[Node, int] = {}  # user -> how often it uses this value
+
+    @property
+    def users(self) -> list[Node]:
+        """The nodes that use it, each once, in the order in which they began to."""
+        return list(self._users)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any node uses it. Graph outputs are not counted: ask the graph."""
+        return bool(self._users)
+
+    @property
+    def tensor_type(self) -> TensorType:
+        """Its type, where a tensor is expected. Raises IRError for anything else."""
+        if not isinstance(self.type, TensorType):
+            raise IRError(f"{self!r} is no tensor")
+        return self.type
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor_type.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.tensor_type.shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.tensor_type.shape)
+
+    def __repr__(self) -> str:
+        origin = f" of {self.producer.op.name}" if self.producer else ""
+        return f"<Value %{self.name or '?'}: {self.type}{origin}>"
+
+
+class Constant(Value):
+    """A value known when compiling. A named one is a weight and shares storage with the model."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: torch.Tensor, name: str = "") -> None:
+        super().__init__(TensorType.of(data), name)
+        self.data = data
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the text form can show it in full: no name, few elements."""
+        return not self.name and self.data.numel() <= LITERAL_LIMIT
+
+
+class Node:
+    """One operation: operands and attributes in, one or more values out.
+
+    Attributes:
+        source: the module path in the model that it comes from, such as `backbone.bottom_up.stem.conv1`.
+        created_by: the name of the pass that made it, or `capture`.
+    """
+
+    __slots__ = (
+        "_next",
+        "_operands",
+        "_previous",
+        "attributes",
+        "created_by",
+        "graph",
+        "op",
+        "results",
+        "source",
+    )
+
+    def __init__(
+        self,
+        op: Op,
+        operands: Sequence[Operand],
+        attributes: Mapping[str, Attribute],
+        result_types: Sequence[Type],
+        *,
+        source: str = "",
+        created_by: str = "",
+    ) -> None:
+        self.op = op
+        self.attributes: dict[str, Attribute] = dict(attributes)
+        self.results = [Value(t, producer=self, index=i) for i, t in enumerate(result_types)]
+        self.source = source
+        self.created_by = created_by
+        self.graph: Graph | None = None
+        self._operands: tuple[Operand, ...] = tuple(operands)
+        self._previous: Node | None = None
+        self._next: Node | None = None
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """One entry per operand position: a value, None where it is left out, a tuple where it is a list."""
+        return self._operands
+
+    @property
+    def operand_values(self) -> Iterator[Value]:
+        """Every value it uses, lists flattened, with repetitions."""
+        for operand in self._operands:
+            if isinstance(operand, Value):
+                yield operand
+            elif operand is not None:
+                for item in operand:
+                    if item is not None:
+                        yield item
+
+    @property
+    def previous(self) -> Node | None:
+        """The node right before it in its graph."""
+        return self._previous if self.graph is not None else None
+
+    @property
+    def next(self) -> Node | None:
+        """The node right after it in its graph."""
+        return self._next if self.graph is not None else None
+
+    @property
+    def result(self) -> Value:
+        """Its only result. Raises IRError when there are several."""
+        if len(self.results) != 1:
+            raise IRError(f"{self.op.name} has {len(self.results)} results, not one")
+        return self.results[0]
+
+    def operand(self, index: int) -> Value:
+        """The value at one operand position. Raises IRError where a list, nothing, or no operand stands."""
+        operand = self._operands[index] if index < len(self._operands) else None
+        if not isinstance(operand, Value):
+            raise IRError(f"operand {index} of {self.op.name} is no single value")
+        return operand
+
+    def operand_or_none(self, index: int) -> Value | None:
+        """The value at one operand position, or None where it is left out."""
+        return (
+            self.operand(index) if index < len(self._operands) and self._operands[index] is not None else None
+        )
+
+    def operand_list(self, index: int) -> tuple[Value, ...]:
+        """The values of a list operand. Raises IRError when the position holds no list."""
+        operand = self._operands[index]
+        if not isinstance(operand, tuple):
+            raise IRError(f"operand {index} of {self.op.name} is no list")
+        return tuple(v for v in operand if v is not None)
+
+    def set_operands(self, operands: Sequence[Operand]) -> None:
+        """Replace all operands."""
+        self._drop_uses()
+        self._operands = tuple(operands)
+        if self.graph is not None:
+            self._take_uses()
+
+    def replace_operand(self, old: Value, new: Value) -> None:
+        """Use `new` wherever this node used `old`."""
+        self.set_operands([_swap(operand, old, new) for operand in self._operands])
+
+    def substitute_sizes(self, sizes: Mapping[str, Dim]) -> None:
+        """Put other sizes for the named ones, in the attributes and in the results' types."""
+        for name, value in self.attributes.items():
+            self.attributes[name] = substitute_attribute(value, sizes)
+        for result in self.results:
+            result.type = substitute_type(result.type, sizes)
+
+    def _take_uses(self) -> None:
+        for value in self.operand_values:
+            value._users[self] = value._users.get(self, 0) + 1
+
+    def _drop_uses(self) -> None:
+        for value in self.operand_values:
+            count = value._users.get(self, 0)
+            if count > 1:
+                value._users[self] = count - 1
+            else:
+                value._users.pop(self, None)
+
+    def __repr__(self) -> str:
+        where = f" at {self.source}" if self.source else ""
+        return f"<Node {self.op.name}{where}>"
+
+
+def _swap(operand: Operand, old: Value, new: Value) -> Operand:
+    if isinstance(operand, tuple):
+        return tuple(new if item is old else item for item in operand)
+    return new if operand is old else operand
+
+
+def attribute_symbols(attribute: Attribute) -> Iterator[Symbol]:
+    """Every symbolic size in an attribute, with repetitions."""
+    if isinstance(attribute, SymExpr):
+        yield from symbols_of(attribute)
+    elif isinstance(attribute, tuple):
+        for item in attribute:
+            yield from attribute_symbols(item)
+
+
+def substitute_attribute(attribute: Attribute, sizes: Mapping[str, Dim]) -> Attribute:
+    """The attribute with other sizes for the named ones."""
+    if isinstance(attribute, SymExpr):
+        return attribute.substitute(sizes)
+    if isinstance(attribute, tuple):
+        return tuple(substitute_attribute(item, sizes) for item in attribute)
+    return attribute
+
+
+def map_operands(operands: Iterable[Operand], function: Callable[[Value], Value]) -> list[Operand]:
+    """The operands with every value replaced by `function(value)`, structure kept."""
+    mapped: list[Operand] = []
+    for operand in operands:
+        if isinstance(operand, Value):
+            mapped.append(function(operand))
+        elif operand is None:
+            mapped.append(None)
+        else:
+            mapped.append(tuple(None if item is None else function(item) for item in operand))
+    return mapped
