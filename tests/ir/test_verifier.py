@@ -131,6 +131,14 @@ def _fresh_names(graph: Graph) -> None:
     nodes(graph)["d"].results[2].type = TensorType(torch.int64, (symbol("other"),))
 
 
+def _attribute_size(graph: Graph) -> None:
+    # What is as long as the node k finds, before k.
+    k = nodes(graph)["k"]
+    size = k.result.shape[0]
+    node = Node(get_op("aten.arange"), (), {"end": size}, [TensorType(torch.int64, (size,))])
+    graph.insert_before(k, node)
+
+
 def _output(graph: Graph) -> None:
     graph.set_outputs({"out": nodes(graph_of(TEXT))["a"].result})
 
@@ -163,6 +171,10 @@ CORRUPTIONS: dict[str, tuple[Callable[[Graph], None], str]] = {
     "an operand too many": (_too_many, "2 operands, at most 1 are taken"),
     "an operand too few": (_too_few, "1 operands, at least 2 are needed"),
     "an unknown attribute": (_unknown_attribute, "there is no attribute 'size'; known: threshold"),
+    "a size of no value before": (
+        _attribute_size,
+        "the size kept in the attribute 'end' is of no value before",
+    ),
     "a missing attribute": (_missing_attribute, "the attribute 'dim' is missing"),
     "another dtype": (_dtype, r"declared f64\[N,4\], its rule gives f32\[N,4\]"),
     "another size": (_dim, r"declared f32\[N,3\], its rule gives f32\[N,2\]"),
