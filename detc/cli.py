@@ -184,6 +184,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a file or folder that 'detc export' wrote")
     add("image", type=Path, metavar="IMAGE", help="the picture")
+    add("--runtime", choices=("onnxruntime", "openvino"), help="for an .onnx file; default: onnxruntime")
     add("--trust", action="store_true", help="load a .pt2 file, which can run code that is in it")
     add("--output", type=Path, metavar="FILE", help="write the picture with the detections drawn in")
     add("--json", metavar="FILE", help="write all detections as JSON ('-': to standard output)")
@@ -275,7 +276,7 @@ def _run(options: argparse.Namespace, stages: Stages) -> int:
         check_image_name(options.output)
     image = read_image(options.image)
     with stages.stage("load the model"):
-        detector = load_artifact(options.model, trusted=options.trust)
+        detector = load_artifact(options.model, runtime=options.runtime, trusted=options.trust)
     with stages.stage("run"):
         found = Findings.of(detector, image, options.min_score)
     if options.output:

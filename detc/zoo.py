@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from detc.backends.onnx.openvino import has_openvino
 from detc.frontend import load_model
 from detc.ir import DetcError, InputError, UnsupportedError
 
@@ -23,19 +24,19 @@ from .images import model_input, read_image
 from .load import load_artifact
 
 RUNTIMES = {
-    "onnx": "onnxruntime",
-    "torchscript": "torch.jit",
-    "torch-export": "torch.export",
-    "caffe2": "detc's interpreter",
+    "onnx": {"onnxruntime": "onnxruntime", "OpenVINO": "openvino"},
+    "torchscript": {"torch.jit": None},
+    "torch-export": {"torch.export": None},
+    "caffe2": {"detc's interpreter": None},
 }
-"""Target -> what runs its files here."""
+"""Target -> what runs its files here, and how that is asked for where there is a choice."""
 BEGIN, END = "<!-- detc zoo -->", "<!-- end of detc zoo -->"
 """Where the table stands in a Markdown file."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """How one model fared on one target.
+    """How one model fared on one target, in one runtime.
 
     Attributes:
         images: how many images of other sizes than each other were run alone, 0 if it did not compile.
@@ -55,10 +56,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model and its cells by target."""
+    """A model and its cells by target and runtime."""
 
     name: str
-    cells: Mapping[str, Cell]
+    cells: Mapping[tuple[str, str], Cell]
 
 
 def find_models(folder: Path) -> list[Path]:
@@ -89,44 +90,60 @@ def measure(
     for folder in folders:
         progress(f"{folder.name}: load")
         model = load_model(folder / "config.yaml", folder / "model_final.pth")
-        cells: dict[str, Cell] = {}
+        cells: dict[tuple[str, str], Cell] = {}
         for target in targets:
             progress(f"{folder.name}: {target}")
-            cells[target] = measure_target(model, target, images)
+            cells |= {(target, name): cell for name, cell in measure_target(model, target, images).items()}
         yield Entry(folder.name, cells)
 
 
-def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> Cell:
-    """Compile a model for a target, write the file, read it back, and compare it with the model on the images."""
+def runtimes(target: str) -> dict[str, str | None]:
+    """What runs a target's files here, of what is installed."""
+    return {
+        name: runtime for name, runtime in RUNTIMES[target].items() if runtime != "openvino" or has_openvino()
+    }
+
+
+def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> dict[str, Cell]:
+    """Compile a model for a target, write the file, and in each runtime compare it with the model on the images."""
     fixed = target in FIXED_BATCH
     batch = {"batch": len(images)} if fixed and len(images) > 1 else {}
     try:
         artifact = compile(model, target, **batch)
     except UnsupportedError as error:
-        return Cell(0, "", str(error).splitlines()[0])
+        return dict.fromkeys(runtimes(target), Cell(0, "", str(error).splitlines()[0]))
     inputs: dict[str, dict[str, Any]] = {
         path: model_input(read_image(path), artifact.metadata) for path in images
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{SUFFIXES[target]}"
         artifact.save(path)
-        try:
-            # What was written a moment ago is trusted.
-            rows = check_parity(model, load_artifact(path, trusted=True), inputs)
-        except DetcError as error:
-            return Cell(0, "", str(error).splitlines()[0])
+        return {
+            name: _run(model, path, runtime, inputs, str(len(images)) if fixed else "any")
+            for name, runtime in runtimes(target).items()
+        }
+
+
+def _run(
+    model: nn.Module, path: Path, runtime: str | None, inputs: Mapping[str, Mapping[str, Any]], batch: str
+) -> Cell:
+    try:
+        # What was written a moment ago is trusted.
+        rows = check_parity(model, load_artifact(path, runtime=runtime, trusted=True), inputs)
+    except DetcError as error:
+        return Cell(0, "", str(error).splitlines()[0])
     wrong = [row for row in rows if not row.report.agrees]
     if wrong:
-        return Cell(len(images), "", f"{Path(wrong[0].image).name}: {wrong[0].report.problem}")
-    return Cell(len(images), str(len(images)) if fixed else "any")
+        return Cell(len(inputs), "", f"{Path(wrong[0].image).name}: {wrong[0].report.problem}")
+    return Cell(len(inputs), batch)
 
 
 def as_markdown(entries: Sequence[Entry], note: str = "") -> str:
     """The table, and below it why a cell says no."""
-    targets = list(entries[0].cells)
+    columns = list(entries[0].cells)
     lines = [
-        "| model | " + " | ".join(f"{target} ({RUNTIMES[target]})" for target in targets) + " |",
-        "|---" * (len(targets) + 1) + "|",
+        "| model | " + " | ".join(f"{target} ({runtime})" for target, runtime in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     reasons: dict[str, int] = {}
     for entry in entries:

@@ -10,7 +10,7 @@ from detc.ir import InputError
 
 from .api import TARGETS
 from .terminal import Stages, print_blocks, table
-from .zoo import RUNTIMES, Entry, as_markdown, find_models, measure, write_into
+from .zoo import Entry, as_markdown, find_models, measure, write_into
 
 
 def zoo(options: argparse.Namespace, stages: Stages) -> int:
@@ -38,8 +38,7 @@ def zoo(options: argparse.Namespace, stages: Stages) -> int:
 
 
 def _table(entries: list[Entry]) -> Table:
-    targets = list(entries[0].cells)
-    made = table("model", *(f"{target} ({RUNTIMES[target]})" for target in targets))
+    made = table("model", *(f"{target} ({runtime})" for target, runtime in entries[0].cells))
     for entry in entries:
         made.add_row(entry.name, *map(str, entry.cells.values()))
     return made
@@ -47,8 +46,8 @@ def _table(entries: list[Entry]) -> Table:
 
 def _reasons(entries: list[Entry]) -> list[str]:
     return [
-        f"{entry.name}, {target}: {cell.problem}"
+        f"{entry.name}, {target} ({runtime}): {cell.problem}"
         for entry in entries
-        for target, cell in entry.cells.items()
+        for (target, runtime), cell in entry.cells.items()
         if cell.problem
     ]

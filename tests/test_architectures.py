@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import detc
+from detc.backends.onnx import OpenVinoModel
 from detc.frontend import Capture
 from detc.frontend.importers.rpn import rpn
 from detc.frontend.structures import Boxes, Instances
 from tests import zoo
-from tests.backends.onnx.lowering import OpenVino
 from tests.outputs import captured_outputs, compare_output, compare_segmentations
 from tests.test_truth import feed
 
@@ -65,7 +65,7 @@ def test_every_pass_and_both_runtimes(name, loaded):
     graph = detc.capture(loaded(name))
     check = detc.CheckNumerics([feed(graph, zoo.single_input(3)), feed(graph, zoo.batch_input())])
     artifact = detc.emit(detc.pipeline("onnx", postprocess=True).run(graph, observers=[check]))
-    for detector in (artifact, detc.Detector(OpenVino(artifact))):
+    for detector in (artifact, detc.Detector(OpenVinoModel(artifact.model.to_bytes(), threads=2))):
         assert_gives_what_detectron2_gave(name, detector, loaded(name))
     raw = detc.emit(detc.pipeline("onnx").run(graph))
     assert_gives_what_detectron2_gave(name, raw, loaded(name))

@@ -134,6 +134,16 @@ def test_run(detc_command: Command, tmp_path: Path, compiled: Callable[..., detc
     with Image.open(tmp_path / "drawn.png") as drawn:
         assert drawn.size == (4 * 320, 4 * 128)
 
+    done = detc_command("run", "model.onnx", scene(4), "--json", "-", "--runtime", "openvino")
+    assert (done.returncode, done.stderr) == (0, "")
+    again = json.loads(done.stdout)["detections"]
+    for key in ("score", "box"):
+        assert np.allclose([a[key] for a in again], [f[key] for f in found["detections"]], atol=1e-3)
+    with pytest.raises(
+        detc.InputError, match=r"does not run in torch\.jit: onnxruntime and openvino are for"
+    ):
+        detc.load_artifact(tmp_path / "model.onnx", runtime="torch.jit")
+
 
 def decoded(mask: dict[str, list[int]]) -> np.ndarray:
     """COCO's run lengths: of zeros and ones in turn, down the columns."""

@@ -14,14 +14,13 @@ import torch
 from torch import nn
 
 import detc
-from detc.backends.onnx import OnnxRuntimeModel, emit
+from detc.backends.onnx import OnnxRuntimeModel, OpenVinoModel, emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.frontend.detectron2 import ShapeSpec, build_model
 from detc.frontend.detectron2.register import REGISTRIES
 from detc.frontend.tracing import trace
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
 from detc.passes.base import Context
-from tests.backends.onnx.lowering import compile_openvino
 from tests.own_parts import BACKBONES, TokenBoxHead
 from tests.test_cli import Command
 
@@ -91,15 +90,14 @@ def test_a_network_in_ordinary_torch(name: str) -> None:
     LowerToOnnx().apply(lowered, Context("lower-to-onnx"))
     verify(lowered)
     content = emit(lowered).to_bytes()
-    session, program = OnnxRuntimeModel(content), compile_openvino(content)
+    session, program = OnnxRuntimeModel(content), OpenVinoModel(content, threads=2)
     for size in sizes:
         image = torch.randn(size)
         with torch.no_grad():
             wanted = network(image)
         wanted = wanted if isinstance(wanted, dict) else {"y": wanted}
         runs = {"interpreter": run(graph, {"x": image}), "onnxruntime": session.run({"x": image})}
-        values = program({"x": image.numpy()})
-        runs["openvino"] = {output: values[output] for output in wanted}
+        runs["openvino"] = program.run({"x": image})
         for runtime, outputs in runs.items():
             for output, want in wanted.items():
                 got = torch.as_tensor(outputs[output])

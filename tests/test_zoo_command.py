@@ -29,7 +29,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "any size, any batch" in printed and "any size, fixed batch" in printed
     lines = readme.read_text().splitlines()
     assert lines[:2] == ["before", BEGIN] and lines[-2:] == [END, "after"]
-    assert f"| {NAME} | any size, any batch | any size, fixed batch |" in lines
+    assert f"| {NAME} | any size, any batch | any size, any batch | any size, fixed batch |" in lines
 
     for wrong, message in (
         (["zoo", str(tmp_path)], "holds no folder with a config.yaml"),
@@ -43,7 +43,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_differs_is_no(loaded: Callable[[str], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded(NAME)
-    assert measure_target(model, "onnx", IMAGES) == Cell(2, "any")
+    assert measure_target(model, "onnx", IMAGES) == dict.fromkeys(("onnxruntime", "OpenVINO"), Cell(2, "any"))
     whole = detc.passes.RemovePostprocess.apply
 
     def wrong(self: object, graph: detc.Graph, context: object) -> bool:
@@ -53,15 +53,15 @@ def test_what_differs_is_no(loaded: Callable[[str], nn.Module], monkeypatch: pyt
         return whole(self, graph, context)  # type: ignore[arg-type]
 
     monkeypatch.setattr(detc.passes.RemovePostprocess, "apply", wrong)
-    cell = measure_target(model, "onnx", IMAGES)
-    assert str(cell) == "no" and cell.problem.startswith("scene3.png: boxes: a detection is missing")
+    for cell in measure_target(model, "onnx", IMAGES).values():
+        assert str(cell) == "no" and cell.problem.startswith("scene3.png: boxes: a detection is missing")
 
 
 def test_reasons_stand_below_the_table(tmp_path: Path) -> None:
     no = Cell(0, "", "1 ops have no lowering | to it:")
     entries = [
-        Entry("a", {"onnx": Cell(3, "any"), "caffe2": no}),
-        Entry("b", {"onnx": Cell(3, "any"), "caffe2": no}),
+        Entry(name, {("onnx", "onnxruntime"): Cell(3, "any"), ("caffe2", "detc's interpreter"): no})
+        for name in "ab"
     ]
     text = as_markdown(entries)
     assert text.splitlines()[2:] == [

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import torch
 
 from detc.backends.onnx.emit import emit
 from detc.backends.onnx.lower import LowerToOnnx
+from detc.backends.onnx.openvino import OpenVinoModel
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import Builder, Graph, TensorType, evaluate, parse_type, run, verify
-from detc.onnx_artifact import OnnxArtifact
 from detc.passes.base import Context
 
 Make = Callable[..., Any]
@@ -127,38 +126,8 @@ def check(case: Case) -> Graph:
         same(runtime.run(data), expected, f"onnxruntime at {sizes}")
         runs.append((sizes, data, expected))
     if case.openvino:
-        compiled = compile_openvino(content)
+        compiled = OpenVinoModel(content, threads=2)
         for sizes, data, expected in runs:
             if case.openvino_sizes is None or sizes in case.openvino_sizes:
-                feed = {name: tensor.numpy() for name, tensor in data.items()}
-                results = compiled({n: feed[n] for n in feed if n in input_names(compiled)})
-                found = {name: results[name] for name in expected}
-                same(found, expected, f"openvino at {sizes}")
+                same(compiled.run(data), expected, f"openvino at {sizes}")
     return lowered
-
-
-def compile_openvino(content: bytes) -> openvino.CompiledModel:
-    """The model in OpenVINO, computing in float32 as written."""
-    core = openvino.Core()
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2, "NUM_STREAMS": 1}
-    return core.compile_model(core.read_model(content), "CPU", options)
-
-
-def input_names(compiled: openvino.CompiledModel) -> set[str]:
-    """The names of a compiled model's inputs."""
-    return {name for port in compiled.inputs for name in port.get_names()}
-
-
-class OpenVino:
-    """The file that compiling gave in OpenVINO, as a runtime that `detc.Detector` calls."""
-
-    def __init__(self, artifact: OnnxArtifact) -> None:
-        self.metadata = artifact.metadata
-        self.input_names = list(artifact.runtime.input_names)
-        self.output_names = list(artifact.runtime.output_names)
-        self._program = compile_openvino(artifact.model.to_bytes())
-        self._taken = input_names(self._program)
-
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        values = self._program({name: t.numpy() for name, t in inputs.items() if name in self._taken})
-        return {name: values[name] for name in self.output_names}

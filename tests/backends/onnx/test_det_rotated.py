@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from detc.backends.onnx import OnnxRuntimeModel, emit
+from detc.backends.onnx import OnnxRuntimeModel, OpenVinoModel, emit
 from detc.backends.onnx.lower.det_rotated_nms import iou
 from detc.ir import Builder, Graph
 from detc.ir.dialects.rotated_kernels import paired_iou_rotated
 from tests.backends.onnx.det_case import Case, H, Inputs, N, R, W, check, f32, i64, info
-from tests.backends.onnx.lowering import compile_openvino
 
 CELLS = [[0.0, 0.0, 16.0, 8.0, -60.0], [0.0, 0.0, 24.0, 6.0, 0.0], [0.0, 0.0, 12.0, 12.0, 45.0]]
 
@@ -190,9 +189,12 @@ def test_overlap_of_rotated_boxes():
     first, second = (graph.add_input(name, f32(R, 5)) for name in ("first", "second"))
     graph.set_outputs({"iou": iou(Builder(graph), first, second)})
     content = emit(graph).to_bytes()
-    session, program = OnnxRuntimeModel(content, threads=1), compile_openvino(content)
+    session, program = OnnxRuntimeModel(content, threads=1), OpenVinoModel(content, threads=2)
     for name, (one, two) in pairs().items():
         wanted = paired_iou_rotated(one, two).numpy()
         feed = {"first": one.numpy(), "second": two.numpy()}
-        for runtime, found in (("onnxruntime", session.run(feed)["iou"]), ("openvino", program(feed)["iou"])):
+        for runtime, found in (
+            ("onnxruntime", session.run(feed)["iou"]),
+            ("openvino", program.run(feed)["iou"]),
+        ):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4, err_msg=f"{name}, {runtime}")

@@ -1,8 +1,9 @@
-"""Emitting: names, shared constants, metadata, checker, the file written without copies, and onnxruntime."""
+"""Emitting: names, shared constants, metadata, checker, the file written without copies, and its runtimes."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import onnx
@@ -11,10 +12,12 @@ import torch
 
 import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.backends.onnx.emit import OnnxModel, emit
+from detc.backends.onnx.openvino import OpenVinoModel
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import Builder, Graph, InputError, IRError, TensorType, run, symbol, verify
 
 N, H, W = symbol("N"), symbol("H", 4), symbol("W", 4)
+RUNTIMES = (OnnxRuntimeModel, OpenVinoModel)
 
 
 def small_graph() -> Graph:
@@ -93,10 +96,11 @@ def test_weights_are_not_copied():
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_runs_in_onnxruntime(tmp_path, batch):
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_runs(tmp_path, kind, batch):
     graph = small_graph()
     emit(graph).save(tmp_path / "m.onnx")
-    runtime = OnnxRuntimeModel(tmp_path / "m.onnx", threads=1)
+    runtime = kind(tmp_path / "m.onnx", threads=1)
     data = torch.randn(batch, 3, 8, 12)
     expected = run(graph, {"data": data})
     found = runtime.run({"data": data})
@@ -117,19 +121,27 @@ def test_runs_in_onnxruntime(tmp_path, batch):
         ({"data": np.zeros((1, 3, 4, 5), np.float32)}, r"\(W\) is 5, which is no multiple of 4"),
     ],
 )
-def test_bad_inputs_are_named(inputs, message):
-    runtime = OnnxRuntimeModel(emit(small_graph()).to_bytes(), threads=1)
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_bad_inputs_are_named(kind, inputs, message):
+    runtime = kind(emit(small_graph()).to_bytes(), threads=1)
     with pytest.raises(InputError, match=message):
         runtime.run(inputs)
 
 
-def test_bad_files_are_named(tmp_path):
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_bad_files_are_named(tmp_path, kind):
     with pytest.raises(InputError, match="there is no file"):
-        OnnxRuntimeModel(tmp_path / "none.onnx")
+        kind(tmp_path / "none.onnx")
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    with pytest.raises(InputError, match="onnxruntime cannot load"):
-        OnnxRuntimeModel(broken)
+    with pytest.raises(InputError, match=r"(onnxruntime|OpenVINO) cannot load"):
+        kind(broken)
+
+
+def test_a_runtime_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match="pip install openvino"):
+        OpenVinoModel(emit(small_graph()).to_bytes())
 
 
 def test_failed_save_keeps_the_old_file(tmp_path):
