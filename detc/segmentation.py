@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detc.frontend.structures import Instances
-from detc.ir.dialects.segmentation import kept_instances, panoptic_combine, sem_seg_postprocess
+from detc.ir.dialects.segmentation import panoptic_combine, place_instances, sem_seg_postprocess
 
 Panoptic: TypeAlias = tuple[Tensor, list[dict[str, Any]]]
 """detectron2's panoptic result: the id of each pixel's segment i32[h,w], 0 for none, and the segments, each with
@@ -105,10 +105,10 @@ def panoptic_results(
 
 def _thing_instances(instances: Instances, thresholds: Mapping[str, float]) -> Iterator[int]:
     """The instances that make segments, in the order of the segments' ids."""
-    kept = kept_instances(
+    kept, _ = place_instances(
         instances.pred_masks,
         instances.scores,
         thresholds["overlap_threshold"],
         thresholds["score_threshold"],
     )
-    return (row for row, _ in kept)
+    return iter(kept.tolist())

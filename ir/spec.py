@@ -53,9 +53,13 @@ SPECS: dict[str, Spec] = {
         # Targets.
         _spec("onnx", "onnx"),
         _spec("caffe2", "caffe2"),
-        _spec("torchscript", "aten", "torchvision"),
+        _spec("torchscript", "aten", "torchvision", "torchscript"),
         # A lowering that was stopped half way, to find its first wrong rewrite.
-        _spec("mixed", "aten", "torchvision", "instances", "det", "onnx", "caffe2", tensors_only=False),
+        _spec(
+            "mixed",
+            *("aten", "torchvision", "instances", "det", "onnx", "caffe2", "torchscript"),
+            tensors_only=False,
+        ),
     )
 }
 

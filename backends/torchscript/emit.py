@@ -19,6 +19,7 @@ from detc.backends.files import atomic_write
 from detc.backends.metadata import metadata
 from detc.ir import Graph, IRError
 
+from . import functions as _functions
 from .source import write_source
 from .weights import METADATA_FILE, module_tree
 
@@ -67,7 +68,7 @@ def emit(graph: Graph) -> TorchScriptModel:
 def _define(module: torch.jit.ScriptModule, text: str, result: type) -> None:
     # torch looks names in the text up among the locals of whoever calls `define`.
     Detections = result  # noqa: F841
-    aten, torchvision = torch.ops.aten, torch.ops.torchvision  # noqa: F841
+    aten, torchvision, functions = torch.ops.aten, torch.ops.torchvision, _functions  # noqa: F841
     try:
         module.define(text)
     except RuntimeError as error:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 import torchvision  # noqa: F401  (registers its operators)
@@ -25,9 +25,21 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from detc.backends.files import atomic_write
 from detc.backends.metadata import metadata
-from detc.ir import Graph, InputError, IRError, Symbol, SymExpr, TensorType, bind_inputs, evaluate, parse_type
+from detc.ir import (
+    Graph,
+    InputError,
+    IRError,
+    Symbol,
+    SymExpr,
+    TensorType,
+    UnsupportedError,
+    bind_inputs,
+    evaluate,
+    parse_type,
+)
 from detc.ir.types import type_symbols
 
+from .dialect import DIALECT
 from .source import write_source
 from .weights import METADATA_FILE, module_tree
 
@@ -67,8 +79,19 @@ def export(graph: Graph) -> ExportedModel:
 
     Errors:
         IRError: the graph is not of the level `torchscript`.
+        UnsupportedError: it has functions with loops; all of them are listed.
         InputError: torch.export does not take one of its ops.
     """
+    loops = [
+        f"{n.op.name.split('.')[1]} at {n.source or '(no module path)'}"
+        for n in graph
+        if n.op.dialect == DIALECT
+    ]
+    if loops:
+        raise UnsupportedError(
+            "an exported program has no loops whose length depends on the data (a TorchScript module has them: "
+            f"--target torchscript); {len(loops)} would be needed:\n  " + "\n  ".join(loops)
+        )
     symbols = list(dict.fromkeys(s for value in graph.inputs for s in type_symbols(value.type)))
     least = {s.name: _least(graph, s) for s in symbols}
     free = {
@@ -122,6 +145,7 @@ def _module(graph: Graph) -> nn.Module:
         "torch": torch,
         "Tensor": Tensor,
         "List": list,
+        "Optional": Optional,
         # Python's own would decide a comparison of symbolic sizes.
         "min": torch.sym_min,
         "max": torch.sym_max,

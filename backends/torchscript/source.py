@@ -6,8 +6,8 @@
         conv2d = aten.conv2d(images, weights.weight_folded, weights.bias_folded, [2, 2], [3, 3])
 
 Weights are read off a tree of modules with the model's own names. Sizes are read off the inputs. Tensors that are made
-from nothing are made where the first input is. `aten`, `torchvision`, `torch`, `min` and `max` are the caller's to
-provide.
+from nothing are made where the first input is. `aten`, `torchvision`, `torch`, `functions`, `min` and `max` are the
+caller's to provide.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from detc.ir.aten import call_arguments, operand_kind, overload_of
 from detc.ir.dims import Call, Symbol
 from detc.ir.equality import attribute_key
 
+from .dialect import DIALECT
+
 CONSTANTS = "constants"
 """The module that holds the constants without a name of their own."""
 _PROVIDED = {
@@ -46,6 +48,7 @@ _PROVIDED = {
     "aten",
     "torchvision",
     "torch",
+    "functions",
     "min",
     "max",
     "weights",
@@ -53,6 +56,7 @@ _PROVIDED = {
     "getattr",
     "Tensor",
     "List",
+    "Optional",
 }
 
 
@@ -108,25 +112,42 @@ class _Writer:
         return Source(f"{head}\n{body}\n\n    return {self._result}({outputs})\n", self._weights)
 
     def _node(self, node: Node) -> None:
-        overload = overload_of(node.op.name)
-        if overload is None:
-            raise IRError(f"{node.op.name} at {node.source or '?'} is no operator of torch")
         if node.source != self._section:
             self._section = node.source
             self._lines += ["", f"# {node.source}"] if node.source else [""]
         # Sizes and weights come before the call, in lines of their own.
-        arguments = self._arguments(node, overload)
+        call = self._function_call(node) if node.op.dialect == DIALECT else self._operator_call(node)
         base = node.op.name.split(".")[1]
-        call = f"{node.op.dialect}.{base}({', '.join(arguments)})"
         names = [self._name(value, value.name or base.strip("_")) for value in node.results]
-        returns = overload._schema.returns
-        if len(names) == 1 and str(returns[0].type) == "List[Tensor]":
-            call += "[0]"
-        elif len(names) < len(returns):
-            raise IRError(f"{node.op.name} at {node.source or '?'}: {len(names)} of {len(returns)} results")
         self._lines.append(f"{', '.join(names)} = {call}")
         for value in node.results:
             self._learn(value)
+
+    def _operator_call(self, node: Node) -> str:
+        overload = overload_of(node.op.name)
+        if overload is None:
+            raise IRError(f"{node.op.name} at {node.source or '?'} is no operator of torch")
+        base = node.op.name.split(".")[1]
+        call = f"{node.op.dialect}.{base}({', '.join(self._arguments(node, overload))})"
+        returns = overload._schema.returns
+        if len(node.results) == 1 and str(returns[0].type) == "List[Tensor]":
+            return f"{call}[0]"
+        if len(node.results) < len(returns):
+            raise IRError(
+                f"{node.op.name} at {node.source or '?'}: {len(node.results)} of {len(returns)} results"
+            )
+        return call
+
+    def _function_call(self, node: Node) -> str:
+        """A call of one of `functions`."""
+        operands = [
+            f"[{', '.join(self._operand(item) for item in value)}]"
+            if isinstance(value, tuple)
+            else self._operand(value)
+            for value in node.operands
+        ]
+        attributes = [f"{name}={self._attribute(value)}" for name, value in node.attributes.items()]
+        return f"functions.{node.op.name.split('.')[1]}({', '.join([*operands, *attributes])})"
 
     def _arguments(self, node: Node, overload: torch._ops.OpOverload) -> list[str]:
         """The call's arguments; what has its default value is left out."""

@@ -1,6 +1,7 @@
 """`det.*` on keypoints: where heatmaps are highest, and bringing that into the output image.
 
 Conventions are detectron2's (structures/keypoints.py, modeling/roi_heads/keypoint_head.py, postprocessing.py).
+`keypoint_inference` is Python that torch.jit.script takes.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ def keypoint_inference(heatmaps: Tensor, boxes: Tensor) -> Tensor:
 
     Shapes: heatmaps f32[D,K,S,S], logits; boxes f32[D,4]; result f32[D,K,3], rows (x, y, score).
     """
-    found = heatmaps.new_zeros(*heatmaps.shape[:2], 3)
+    found = heatmaps.new_zeros((heatmaps.shape[0], heatmaps.shape[1], 3))
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
     pixels = sides.ceil()
-    for row, (width, height) in enumerate(pixels.to(torch.int64).tolist()):
-        (resized,) = F.interpolate(heatmaps[row, None], (height, width), mode="bicubic", align_corners=False)
-        best, place = resized.flatten(1).max(dim=1)
+    counts = pixels.to(torch.int64).cpu()
+    for row in range(len(heatmaps)):
+        width, height = int(counts[row, 0]), int(counts[row, 1])
+        resized = F.interpolate(heatmaps[row : row + 1], [height, width], mode="bicubic", align_corners=False)
+        best, place = resized[0].flatten(1).max(dim=1)
         cell = torch.stack((place % width, place // width), dim=1).to(boxes.dtype)
         xy = (cell + 0.5) * (sides[row] / pixels[row]) + boxes[row, :2]
         score = 1.0 / (heatmaps[row] - best[:, None, None]).exp().sum((1, 2))

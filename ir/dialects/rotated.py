@@ -17,9 +17,9 @@ from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
 from .boxes import BoxForm, box_inference_type, infer_boxes, tensor
-from .pooling import levels_of_areas, pool_by_level, roi_pool_type
+from .pooling import levels_of_areas, roi_pool_type
 from .proposals import grid_proposals_type, propose, rpn_proposals_type
-from .rotated_kernels import batched_nms_rotated, roi_align_rotated
+from .rotated_kernels import batched_nms_rotated, roi_align_rotated_by_level
 
 UPRIGHT_WITHIN = 1.0
 """Boxes turned by at most so many degrees are clipped to their image; there is no one way to clip the others."""
@@ -231,13 +231,15 @@ def rotated_roi_pool(
     Shapes: features [N,C,h,w] each, from fine to coarse; boxes f32[R,5]; batch_index i64[R]; result [R,C,oh,ow].
     """
     rois = torch.cat((batch_index[:, None].to(boxes.dtype), boxes), dim=1)
-    size = (output_size[0], output_size[1])
     levels = levels_of_areas(boxes[:, 2] * boxes[:, 3], scales, canonical_box_size, canonical_level)
-
-    def pool(feature: Tensor, rows: Tensor, scale: float) -> Tensor:
-        return roi_align_rotated(feature, rows, size, scale, sampling_ratio)
-
-    return pool_by_level(pool, features, scales, rois, levels, size)
+    return roi_align_rotated_by_level(
+        list(features),
+        rois,
+        levels,
+        output_size=list(output_size),
+        scales=list(scales),
+        sampling_ratio=sampling_ratio,
+    )
 
 
 def _rotated_rescale_type(boxes: Type, batch_index: Type, im_info: Type, output_size: Type) -> Type:

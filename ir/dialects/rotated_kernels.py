@@ -2,6 +2,9 @@
 
 They follow detectron2's C++ ones (`box_iou_rotated`, `nms_rotated`, `ROIAlignRotated`). Boxes are centre x,
 centre y, width, height and angle in degrees, counter-clockwise with y pointing down.
+
+All of it is Python that torch.jit.script takes. Where it indexes a tensor, only names stand in the brackets: torch.jit
+computes anything else there several times.
 """
 
 from __future__ import annotations
@@ -10,12 +13,6 @@ import math
 
 import torch
 from torch import Tensor
-
-_PAIRS_PER_CHUNK = 1 << 16
-_VALUES_PER_CHUNK = 1 << 24
-# Slack in deciding whether a point lies on a segment or in a box: a point too many adds no area to the convex
-# hull to speak of, but a missing corner takes some away.
-_EPSILON = 1e-5
 
 
 def corners_of(boxes: Tensor) -> Tensor:
@@ -35,14 +32,13 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
     return a[..., 0] * b[..., 1] - b[..., 0] * a[..., 1]
 
 
-def _inside(points: Tensor, corners: Tensor) -> Tensor:
+def _inside(points: Tensor, corners: Tensor, slack: float) -> Tensor:
     """bool[P, 4]: which of the points [P, 4, 2] lie in the rectangle with these corners [P, 4, 2]."""
     origin = corners[:, :1]
-    sides = (corners[:, 1:2] - origin, corners[:, 3:4] - origin)
     inside = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
-    for side in sides:
+    for side in (corners[:, 1:2] - origin, corners[:, 3:4] - origin):
         along = ((points - origin) * side).sum(-1)
-        inside &= (along > -_EPSILON) & (along < (side * side).sum(-1) + _EPSILON)
+        inside &= (along > -slack) & (along < (side * side).sum(-1) + slack)
     return inside
 
 
@@ -52,6 +48,9 @@ def _intersection_area(corners1: Tensor, corners2: Tensor) -> Tensor:
     The intersection is convex. Its corners are crossings of sides, and corners of one rectangle in the other;
     sorted by direction from their centroid they give the area by the shoelace formula.
     """
+    # In deciding whether a point lies on a segment or in a box: a point too many adds no area to the convex hull to
+    # speak of, but a missing corner takes some away.
+    slack = 1e-5
     sides1 = corners1.roll(-1, dims=1) - corners1
     sides2 = corners2.roll(-1, dims=1) - corners2
     determinant = _cross(sides2[:, None, :], sides1[:, :, None])
@@ -62,11 +61,12 @@ def _intersection_area(corners1: Tensor, corners2: Tensor) -> Tensor:
     t2 = _cross(sides1[:, :, None], between) / divisor
     crossing = ~parallel
     for t in (t1, t2):
-        crossing &= (t > -_EPSILON) & (t < 1.0 + _EPSILON)
+        crossing &= (t > -slack) & (t < 1.0 + slack)
     crossings = corners1[:, :, None] + sides1[:, :, None] * t1[..., None]
 
     points = torch.cat((crossings.flatten(1, 2), corners1, corners2), dim=1)
-    valid = torch.cat((crossing.flatten(1), _inside(corners1, corners2), _inside(corners2, corners1)), dim=1)
+    corners = (_inside(corners1, corners2, slack), _inside(corners2, corners1, slack))
+    valid = torch.cat((crossing.flatten(1), corners[0], corners[1]), dim=1)
     count = valid.sum(1)
     points = torch.where(valid[..., None], points, torch.zeros_like(points))
     centroid = points.sum(1) / count.clamp(min=1)[:, None]
@@ -104,14 +104,14 @@ def _meeting_pairs(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     """Indices i and j of the pairs whose bounding rectangles meet; for all others the IoU is 0."""
     low1, high1 = _bounds(boxes1)
     low2, high2 = _bounds(boxes2)
-    rows = max(1, _VALUES_PER_CHUNK // max(1, 4 * len(boxes2)))
-    found = []
+    rows = max(1, (1 << 22) // max(1, len(boxes2)))
+    found = [torch.zeros((2, 0), dtype=torch.int64, device=boxes1.device)]
     for start in range(0, len(boxes1), rows):
-        chunk = slice(start, start + rows)
-        meet = ((low1[chunk, None] <= high2) & (low2 <= high1[chunk, None])).all(-1)
-        i, j = torch.where(meet)
+        end = start + rows
+        meet = ((low1[start:end, None] <= high2) & (low2 <= high1[start:end, None])).all(-1)
+        i, j = torch.nonzero(meet).unbind(1)
         found.append(torch.stack((i + start, j)))
-    i, j = torch.cat(found, dim=1) if found else torch.zeros((2, 0), dtype=torch.int64, device=boxes1.device)
+    i, j = torch.cat(found, dim=1).unbind(0)
     return i, j
 
 
@@ -123,19 +123,24 @@ def _may_overlap(boxes: Tensor, i: Tensor, j: Tensor, iou_threshold: float) -> T
     area = (boxes[:, 2] * boxes[:, 3]).double()
     shared = (torch.min(high[i], high[j]) - torch.max(low[i], low[j])).clamp(min=0).prod(1)
     shared = torch.min(shared, torch.min(area[i], area[j]))
-    return shared >= (iou_threshold - 1e-3) * (area[i] + area[j] - shared)
+    return (shared > 0) & (shared >= (iou_threshold - 1e-3) * (area[i] + area[j] - shared))
 
 
 def _iou_of_pairs(boxes1: Tensor, boxes2: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    chunks = zip(torch.split(i, _PAIRS_PER_CHUNK), torch.split(j, _PAIRS_PER_CHUNK), strict=True)
-    return torch.cat([paired_iou_rotated(boxes1[a], boxes2[b]) for a, b in chunks])
+    """float32[P]: the IoU of box i[k] of the first with box j[k] of the second, so many at a time."""
+    pairs = 1 << 16
+    found = [torch.zeros(0, dtype=torch.float32, device=boxes1.device)]
+    for start in range(0, len(i), pairs):
+        end = start + pairs
+        found.append(paired_iou_rotated(boxes1[i[start:end]], boxes2[j[start:end]]).float())
+    return torch.cat(found)
 
 
 def pairwise_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """float32[N, M]: intersection over union of each of N boxes with each of M."""
     i, j = _meeting_pairs(boxes1, boxes2)
     iou = torch.zeros((len(boxes1), len(boxes2)), dtype=torch.float32, device=boxes1.device)
-    iou[i, j] = _iou_of_pairs(boxes1, boxes2, i, j).float()
+    iou[i, j] = _iou_of_pairs(boxes1, boxes2, i, j)
     return iou
 
 
@@ -150,7 +155,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Returns:
         int64[K]: the indices of the boxes that are kept, best first.
     """
-    order = scores.sort(descending=True).indices
+    order = scores.sort(descending=True)[1]
     if len(order) == 0 or iou_threshold <= 0:
         return order[:1]
     ranked = boxes[order]
@@ -159,15 +164,33 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     better, worse = better[later], worse[later]
     possible = _may_overlap(ranked, better, worse, iou_threshold)
     better, worse = better[possible], worse[possible]
-    overlapping = _iou_of_pairs(ranked, ranked, better, worse).float() >= iou_threshold
-    victims = worse[overlapping].cpu().numpy()
-    # `better` ascends: the boxes that overlap box k are victims[starts[k] : starts[k + 1]].
-    starts = torch.searchsorted(better[overlapping].cpu(), torch.arange(len(ranked) + 1)).tolist()
-    suppressed = torch.zeros(len(ranked), dtype=torch.bool).numpy()
-    for k in range(len(ranked)):
-        if not suppressed[k]:
-            suppressed[victims[starts[k] : starts[k + 1]]] = True
-    return order[torch.from_numpy(~suppressed).to(order.device)]
+    overlapping = _iou_of_pairs(ranked, ranked, better, worse) >= iou_threshold
+    better, worse = better[overlapping], worse[overlapping]
+    # Whether a box stays depends on better ones only: each round settles those that depend on settled ones.
+    kept = torch.ones(len(ranked), dtype=torch.bool, device=boxes.device)
+    settled = False
+    while not settled:
+        acts = kept[better]
+        renewed = torch.ones_like(kept).index_fill(0, worse[acts], False)
+        settled = torch.equal(renewed, kept)
+        kept = renewed
+    return order[kept]
+
+
+def nms_rotated_by_group(boxes: Tensor, scores: Tensor, groups: Tensor, *, iou_threshold: float) -> Tensor:
+    """`nms_rotated` within each group, for boxes that may lie anywhere: int64[K], best first.
+
+    `groups` i64[N] says which box is of which.
+    """
+    order = torch.argsort(scores, descending=True, stable=True)
+    ranked = groups[order]
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for group in torch.unique(groups):
+        mine = order[ranked == group]
+        own = nms_rotated(boxes[mine], scores[mine], iou_threshold)
+        best = mine[own]
+        kept[best] = True
+    return order[kept[order]]
 
 
 def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
@@ -194,41 +217,39 @@ def _corner_indices(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor
     return low.long(), (low + 1).clamp(max=size - 1).long(), share
 
 
+def _steps(length: Tensor, bins: int, samples: int) -> Tensor:
+    """[R, bins * samples]: positions along a side of that length [R], from its middle."""
+    size = (length / bins)[:, None, None]
+    first = torch.arange(bins, dtype=length.dtype, device=length.device)[:, None]
+    part = torch.arange(samples, dtype=length.dtype, device=length.device) + 0.5
+    return (-length[:, None, None] / 2.0 + first * size + part * size / samples).flatten(1)
+
+
 def _sample_bins(
     input: Tensor, rois: Tensor, spatial_scale: float, output_size: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
     """[R, C, *output_size]: bins averaged over a `grid` of samples each, for regions that share the grid."""
-    channels, height, width = input.shape[1:]
-    (bins_h, bins_w), (grid_h, grid_w) = output_size, grid
+    _, channels, height, width = input.shape
+    bins_h, bins_w = output_size
+    grid_h, grid_w = grid
     centre_x, centre_y = rois[:, 1] * spatial_scale - 0.5, rois[:, 2] * spatial_scale - 0.5
-    roi_w, roi_h = rois[:, 3] * spatial_scale, rois[:, 4] * spatial_scale
     theta = rois[:, 5] * (math.pi / 180.0)
     cos, sin = torch.cos(theta)[:, None, None], torch.sin(theta)[:, None, None]
-
-    def steps(length: Tensor, bins: int, samples: int) -> Tensor:
-        """[R, bins * samples]: positions along a side, from its middle."""
-        size = (length / bins)[:, None, None]
-        first = torch.arange(bins, dtype=rois.dtype, device=rois.device)[:, None]
-        part = torch.arange(samples, dtype=rois.dtype, device=rois.device) + 0.5
-        return (-length[:, None, None] / 2.0 + first * size + part * size / samples).flatten(1)
-
-    down, across = steps(roi_h, bins_h, grid_h)[:, :, None], steps(roi_w, bins_w, grid_w)[:, None, :]
+    down = _steps(rois[:, 4] * spatial_scale, bins_h, grid_h)[:, :, None]
+    across = _steps(rois[:, 3] * spatial_scale, bins_w, grid_w)[:, None, :]
     y = down * cos - across * sin + centre_y[:, None, None]
     x = down * sin + across * cos + centre_x[:, None, None]
-    outside = (y < -1.0) | (y > height) | (x < -1.0) | (x > width)
+    inside = (y >= -1.0) & (y <= height) & (x >= -1.0) & (x <= width)
     y_low, y_high, y_share = _corner_indices(y, height)
     x_low, x_high, x_share = _corner_indices(x, width)
     pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
     first_pixel = (rois[:, 0].long() * height * width)[:, None, None]
-
-    def weighted(row: Tensor, column: Tensor, weight: Tensor) -> Tensor:
-        values = pixels[first_pixel + row * width + column]
-        return values * weight.masked_fill(outside, 0.0)[..., None]
-
-    samples = weighted(y_low, x_low, (1 - y_share) * (1 - x_share))
-    samples = samples + weighted(y_low, x_high, (1 - y_share) * x_share)
-    samples = samples + weighted(y_high, x_low, y_share * (1 - x_share))
-    samples = samples + weighted(y_high, x_high, y_share * x_share)
+    samples = torch.zeros(1, dtype=input.dtype, device=input.device)
+    for row, row_share in ((y_low, 1 - y_share), (y_high, y_share)):
+        for column, column_share in ((x_low, 1 - x_share), (x_high, x_share)):
+            weight = (row_share * column_share).masked_fill(~inside, 0.0)
+            place = first_pixel + row * width + column
+            samples = samples + pixels[place] * weight[..., None]
     samples = samples.view(-1, bins_h, grid_h, bins_w, grid_w, channels)
     return samples.mean(dim=(2, 4)).permute(0, 3, 1, 2)
 
@@ -249,21 +270,42 @@ def roi_align_rotated(
         [R, C, *output_size].
     """
     dtype = input.dtype
-    compute = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    compute = dtype if dtype == torch.float64 else torch.float32
     input, rois = input.to(compute), rois.to(compute)
     bins_h, bins_w = output_size
-    output = input.new_zeros((len(rois), input.shape[1], bins_h, bins_w))
+    output = torch.zeros((len(rois), input.shape[1], bins_h, bins_w), dtype=compute, device=input.device)
     if sampling_ratio > 0:
-        grids = torch.full((len(rois), 2), sampling_ratio, dtype=torch.int64)
+        grids = torch.full((len(rois), 2), sampling_ratio, dtype=torch.int64, device=rois.device)
     else:
-        grid_h = torch.ceil(rois[:, 4] * spatial_scale / bins_h)
-        grid_w = torch.ceil(rois[:, 3] * spatial_scale / bins_w)
-        grids = torch.stack((grid_h, grid_w), dim=1).long().cpu()
-    for grid_h, grid_w in torch.unique(grids, dim=0).tolist():
+        down, across = rois[:, 4] * spatial_scale / bins_h, rois[:, 3] * spatial_scale / bins_w
+        grids = torch.ceil(torch.stack((down, across), dim=1)).long()
+    for grid in torch.unique(grids, dim=0):
+        grid_h, grid_w = int(grid[0]), int(grid[1])
         if grid_h <= 0 or grid_w <= 0:
             continue  # a region without area has no samples, and pools to 0
-        (members,) = torch.where((grids == torch.tensor([grid_h, grid_w])).all(1))
+        members = torch.nonzero((grids == grid).all(1))[:, 0]
         values = input.shape[1] * bins_h * grid_h * bins_w * grid_w
-        for part in torch.split(members.to(rois.device), max(1, _VALUES_PER_CHUNK // values)):
+        for part in torch.split(members, max(1, (1 << 24) // values)):
             output[part] = _sample_bins(input, rois[part], spatial_scale, output_size, (grid_h, grid_w))
     return output.to(dtype)
+
+
+def roi_align_rotated_by_level(
+    features: list[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    *,
+    output_size: list[int],
+    scales: list[float],
+    sampling_ratio: int,
+) -> Tensor:
+    """`roi_align_rotated` of each region [R, 6] on the map, of those in `features`, that `levels` i64[R] says.
+
+    `scales` are the maps'; all maps have as many channels.
+    """
+    size = (output_size[0], output_size[1])
+    pooled = features[0].new_zeros((len(rois), features[0].shape[1], size[0], size[1]))
+    for level, feature in enumerate(features):
+        rows = torch.nonzero(levels == level)[:, 0]
+        pooled[rows] = roi_align_rotated(feature, rois[rows], size, scales[level], sampling_ratio)
+    return pooled

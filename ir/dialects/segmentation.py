@@ -1,11 +1,10 @@
 """`det.*` on semantic segmentation, and the panoptic combination of instances with it.
 
-Conventions are detectron2's (modeling/postprocessing.py, modeling/meta_arch/panoptic_fpn.py).
+Conventions are detectron2's (modeling/postprocessing.py, modeling/meta_arch/panoptic_fpn.py). The bodies are Python
+that torch.jit.script takes.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -34,12 +33,14 @@ def sem_seg_postprocess(logits: Tensor, im_info: Tensor, output_size: Tensor) ->
     Shapes: logits f32[N,C,H,W], as high and wide as the network's padded input; im_info f32[N,3], rows (height,
     width, scale); output_size i64[N,2], rows (height, width); result f32[N,C,h,w].
     """
-    height, width = (int(size) for size in output_size.amax(dim=0))
-    canvas = logits.new_zeros(*logits.shape[:2], height, width)
-    for image, (info, size) in enumerate(zip(im_info.tolist(), output_size.tolist(), strict=True)):
-        own = logits[image, None, :, : int(info[0]), : int(info[1])]
-        resized = F.interpolate(own, size=size, mode="bilinear", align_corners=False)[0]
-        canvas[image, :, : size[0], : size[1]] = resized
+    sizes, output_sizes = im_info.to(torch.int64).cpu(), output_size.cpu()
+    height, width = int(output_sizes[:, 0].max()), int(output_sizes[:, 1].max())
+    canvas = logits.new_zeros((len(logits), logits.shape[1], height, width))
+    for image in range(len(logits)):
+        own = logits[image : image + 1, :, : int(sizes[image, 0]), : int(sizes[image, 1])]
+        bottom, right = int(output_sizes[image, 0]), int(output_sizes[image, 1])
+        resized = F.interpolate(own, [bottom, right], mode="bilinear", align_corners=False)
+        canvas[image, :, :bottom, :right] = resized[0]
     return canvas
 
 
@@ -82,41 +83,57 @@ def panoptic_combine(
     Results: the id of each pixel's segment i32[N,h,w], 0 for none, counted from 1 in each image; the segments
     i64[S,4], rows (batch_index, id, isthing, category_id), by image and id.
     """
-    panoptic = torch.zeros(len(sem_seg), *sem_seg.shape[2:], dtype=torch.int32, device=sem_seg.device)
-    segments: list[tuple[int, int, int, int]] = []
-    for image, (height, width) in enumerate(output_size.tolist()):
-        rows = torch.nonzero(batch_index == image)[:, 0]
-        canvas = panoptic[image, :height, :width]
-        found = kept_instances(masks[rows, :height, :width], scores[rows], overlap_threshold, score_threshold)
-        segment = 0
-        for row, free in found:
-            segment += 1
-            canvas[free] = segment
-            segments.append((image, segment, 1, int(classes[rows[row]])))
+    sizes = output_size.cpu()
+    panoptic = torch.zeros(
+        (len(sem_seg), sem_seg.shape[2], sem_seg.shape[3]), dtype=torch.int32, device=sem_seg.device
+    )
+    segments: list[Tensor] = []
+    for image in range(len(sem_seg)):
+        height, width = int(sizes[image, 0]), int(sizes[image, 1])
+        mine = torch.nonzero(batch_index == image)[:, 0]
+        kept, canvas = place_instances(
+            masks[mine, :height, :width], scores[mine], overlap_threshold, score_threshold
+        )
+        kept = mine[kept]
+        things = classes[kept]
         labels = sem_seg[image, :, :height, :width].argmax(dim=0)
-        for label in torch.unique(labels).tolist():
-            free = (labels == label) & (canvas == 0)
-            if label == 0 or int(free.sum()) < stuff_area_limit:
-                continue
-            segment += 1
-            canvas[free] = segment
-            segments.append((image, segment, 0, label))
-    return panoptic, torch.tensor(segments, dtype=torch.int64, device=sem_seg.device).reshape(-1, 4)
+        free = canvas == 0
+        present = torch.bincount(labels.flatten(), minlength=sem_seg.shape[1]) > 0
+        area = torch.bincount(labels[free], minlength=sem_seg.shape[1])
+        is_stuff = present & (area >= stuff_area_limit)
+        is_stuff[0] = False
+        number = torch.cumsum(is_stuff, dim=0) + len(things)
+        ids = torch.where(is_stuff, number, torch.zeros_like(number)).to(torch.int32)
+        panoptic[image, :height, :width] = torch.where(free, ids[labels], canvas)
+        category = torch.cat((things, torch.nonzero(is_stuff)[:, 0]))
+        segment = torch.arange(1, len(category) + 1, device=category.device)
+        is_thing = (segment <= len(things)).to(torch.int64)
+        segments.append(torch.stack((torch.full_like(segment, image), segment, is_thing, category), dim=1))
+    return panoptic, torch.cat(segments)
 
 
-def kept_instances(
+def place_instances(
     masks: Tensor, scores: Tensor, overlap_threshold: float, score_threshold: float
-) -> Iterator[tuple[int, Tensor]]:
-    """The instances of one image that make segments, by falling score: the row, and its pixels bool[h,w].
+) -> tuple[Tensor, Tensor]:
+    """The instances of one image that make segments: their rows i64[K] by falling score, and whose each pixel is
+    i32[h,w], the first one's 1, nobody's 0.
 
     Shapes: masks bool[D,h,w]; scores f32[D]. The thresholds are those of `panoptic_combine`.
     """
-    taken = torch.zeros(masks.shape[1:], dtype=torch.bool, device=masks.device)
-    for row in torch.argsort(scores, descending=True, stable=True).tolist():
-        if float(scores[row]) < score_threshold:
-            return
-        free = masks[row] & ~taken
-        area, left = int(masks[row].sum()), int(free.sum())
-        if area and (area - left) / area <= overlap_threshold:
-            taken |= free
-            yield row, free
+    canvas = torch.zeros((masks.shape[1], masks.shape[2]), dtype=torch.int32, device=masks.device)
+    order = torch.argsort(scores, descending=True, stable=True)
+    # In float64, as detectron2 compares them.
+    good = scores[order].double() >= score_threshold
+    order = order[good]
+    areas = masks.flatten(1).sum(dim=1).cpu()
+    is_kept = torch.zeros(len(order), dtype=torch.bool, device=masks.device)
+    segment = 0
+    for place in range(len(order)):
+        row = int(order[place])
+        free = masks[row] & (canvas == 0)
+        area, left = int(areas[row]), int(free.sum())
+        if area > 0 and (area - left) / area <= overlap_threshold:
+            segment += 1
+            canvas.masked_fill_(free, segment)
+            is_kept[place] = True
+    return order[is_kept], canvas

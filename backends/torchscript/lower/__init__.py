@@ -1,4 +1,4 @@
-"""Lowering to TorchScript's level: det ops become operators of aten and torchvision."""
+"""Lowering to TorchScript's level: det ops become operators of aten and torchvision, and functions with loops."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing_extensions import override
 from detc.ir import Node
 from detc.passes.conversion import Conversion, LoweringRule
 
-from . import boxes, dense, masks, pooling, proposals
+from ..dialect import DIALECT
+from . import boxes, dense, keypoints, masks, points, pooling, proposals, rotated, segmentation
 
 __all__ = ["DIRECT", "LOWERED", "LowerToTorchScript"]
 
-DIRECT = frozenset({"aten", "torchvision"})
-"""The dialects whose ops every runtime of torch has: they stay as they are."""
+DIRECT = frozenset({"aten", "torchvision", DIALECT})
+"""The dialects whose ops stay as they are: every runtime of torch has them, or the file brings them along."""
 
 LOWERED: dict[str, LoweringRule] = {
     **boxes.TABLE,
@@ -24,13 +25,17 @@ LOWERED: dict[str, LoweringRule] = {
     **dense.TABLE,
     **pooling.TABLE,
     **masks.TABLE,
+    **points.TABLE,
+    **keypoints.TABLE,
+    **segmentation.TABLE,
+    **rotated.TABLE,
 }
 """The det ops' rules."""
 
 
 @dataclass(frozen=True)
 class LowerToTorchScript(Conversion):
-    """Replace det ops by operators of aten and torchvision.
+    """Replace det ops by operators of aten and torchvision; by functions that torch compiles where it takes a loop.
 
     Before:
         %1: i64[kept] = det.nonempty(%boxes)

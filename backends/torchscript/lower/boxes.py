@@ -5,25 +5,8 @@ from __future__ import annotations
 from detc.ir import Builder, Node, Value
 from detc.passes.conversion import LoweringRule
 
-from .common import (
-    F32,
-    I64,
-    best_of_images,
-    cast,
-    centre_and_size,
-    clip,
-    columns,
-    decode,
-    finite_rows,
-    floats,
-    integer,
-    known,
-    nms_by_group,
-    number,
-    rows,
-    where_true,
-    whwh,
-)
+from .common import F32, I64, cast, clip, columns, floats, rows, whwh
+from .forms import UPRIGHT
 
 
 def normalize(b: Builder, node: Node) -> Value:
@@ -40,41 +23,6 @@ def normalize(b: Builder, node: Node) -> Value:
     return made
 
 
-def apply_deltas(b: Builder, node: Node) -> Value:
-    """Box regression for K boxes per row at once."""
-    deltas, boxes = node.operand(0), node.operand(1)
-    count = deltas.shape[0]
-    width = known(deltas.shape[1], "the number of boxes per row")
-    per_row = b.aten.reshape(deltas, shape=(count, width // 4, 4))
-    decoded = decode(b, per_row, *centre_and_size(b, b.aten.unsqueeze(boxes, dim=1)), node)
-    made: Value = b.aten.reshape(decoded, shape=(count, width))
-    return made
-
-
-def box_inference(b: Builder, node: Node) -> list[Value]:
-    """One NMS over what passes the threshold, grouped by image and class; then the best of each image."""
-    boxes, scores, batch_index, im_info = (node.operand(i) for i in range(4))
-    classes = known(scores.shape[1], "the number of classes") - 1
-    agnostic = boxes.shape[1] == 4
-    finite = b.aten.bitwise_and.Tensor(finite_rows(b, boxes), finite_rows(b, scores))  # [R]
-    foreground = columns(b, scores, 0, classes, 1)
-    candidate = b.aten.bitwise_and.Tensor(
-        b.aten.gt.Scalar(foreground, other=number(node, "score_thresh")), b.aten.unsqueeze(finite, dim=1)
-    )
-    flat = (scores.shape[0] * classes,)
-    place = where_true(b, b.aten.reshape(candidate, shape=flat))  # [C]
-    row = b.aten.floor_divide.Scalar(place, other=classes)
-    category = b.aten.remainder.Scalar(place, other=classes)
-    image = rows(b, batch_index, row)
-    per_class = b.aten.reshape(boxes, shape=(boxes.shape[0] * (1 if agnostic else classes), 4))
-    clipped = clip(b, rows(b, per_class, row if agnostic else place), rows(b, whwh(b, im_info), image))
-    score = rows(b, b.aten.reshape(foreground, shape=flat), place)
-    group = b.aten.add.Tensor(b.aten.mul.Scalar(image, other=classes), category)
-    kept = nms_by_group(b, clipped, score, group, im_info, number(node, "nms_thresh"))
-    kept, by_image = best_of_images(b, rows(b, image, kept), kept, integer(node, "topk_per_image"))
-    return [rows(b, clipped, kept), rows(b, score, kept), rows(b, category, kept), by_image]
-
-
 def clip_boxes(b: Builder, node: Node) -> Value:
     """Each box against its own image's bounds."""
     boxes, batch_index, im_info = (node.operand(i) for i in range(3))
@@ -89,18 +37,11 @@ def rescale_boxes(b: Builder, node: Node) -> Value:
     return clip(b, b.aten.mul.Tensor(boxes, scale), rows(b, target, batch_index))
 
 
-def nonempty(b: Builder, node: Node) -> Value:
-    """The rows both of whose sides pass the threshold."""
-    boxes = node.operand(0)
-    sides = b.aten.sub.Tensor(columns(b, boxes, 2, 4, 1), columns(b, boxes, 0, 2, 1))
-    return where_true(b, b.aten.all.dim(b.aten.gt.Scalar(sides, other=number(node, "threshold")), dim=1))
-
-
 TABLE: dict[str, LoweringRule] = {
     "det.normalize": normalize,
-    "det.apply_deltas": apply_deltas,
-    "det.box_inference": box_inference,
+    "det.apply_deltas": UPRIGHT.apply_deltas,
+    "det.box_inference": UPRIGHT.box_inference,
     "det.clip_boxes": clip_boxes,
     "det.rescale_boxes": rescale_boxes,
-    "det.nonempty": nonempty,
+    "det.nonempty": UPRIGHT.nonempty,
 }

@@ -14,6 +14,8 @@ import torch
 from detc.ir import Builder, Dim, Node, Value
 from detc.passes.base import NoMatch, attribute
 
+from ..dialect import DIALECT
+
 F32, F64, I64 = torch.float32, torch.float64, torch.int64
 
 
@@ -27,6 +29,12 @@ def cast(b: Builder, value: Value, dtype: torch.dtype) -> Value:
     """The value in another element type."""
     made: Value = value if value.dtype == dtype else b.aten._to_copy(value, dtype=dtype)
     return made
+
+
+def scripted(b: Builder, node: Node) -> Any:
+    """The rule for a det op whose own body torch compiles."""
+    name = node.op.name.replace("det.", f"{DIALECT}.", 1)
+    return b.call(name, *node.operands, **node.attributes)
 
 
 def whwh(b: Builder, hw: Value) -> Value:
@@ -109,6 +117,16 @@ def best_of_images(b: Builder, image: Value, kept: Value, limit: int) -> tuple[V
     rank = b.aten.sub.Tensor(b.aten.arange(end=by_image.shape[0], dtype=I64), first)
     best = where_true(b, b.aten.lt.Scalar(rank, other=limit))
     return rows(b, kept, best), rows(b, by_image, best)
+
+
+def class_logits(b: Builder, logits: Value, classes: Value) -> Value:
+    """The logits [D,1,...] of each row's own class i64[D], of logits [D,K,...], or [D,1,...] for all classes."""
+    if logits.shape[1] == 1:
+        return logits
+    count, _, *rest = logits.shape
+    own = b.aten.reshape(classes, shape=(count, *[1] * (1 + len(rest))))
+    made: Value = b.aten.gather(logits, b.aten.expand(own, size=(count, 1, *rest)), dim=1)
+    return made
 
 
 def flatten_map(b: Builder, maps: Value, cells: int, each: int) -> Value:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from detc.ir import Builder, Node, Value
 from detc.passes.conversion import LoweringRule
 
-from .common import columns, known, number
+from .common import class_logits, columns, known, number
 
 
 def mask_inference(b: Builder, node: Node) -> Value:
     """Select first, then one sigmoid on what was selected."""
-    logits, classes = node.operand(0), node.operand(1)
-    if logits.shape[1] == 1:
-        return b.aten.sigmoid(logits)  # type: ignore[no-any-return]
-    count, _, height, width = logits.shape
-    own = b.aten.expand(b.aten.reshape(classes, shape=(count, 1, 1, 1)), size=(count, 1, height, width))
-    return b.aten.sigmoid(b.aten.gather(logits, own, dim=1))  # type: ignore[no-any-return]
+    made: Value = b.aten.sigmoid(class_logits(b, node.operand(0), node.operand(1)))
+    return made
 
 
 def paste_masks(b: Builder, node: Node) -> Value:

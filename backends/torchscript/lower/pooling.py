@@ -6,29 +6,39 @@ from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import level_thresholds
 from detc.passes.conversion import LoweringRule
 
-from .common import F32, cast, columns, floats, integer, where_true
+from .common import F32, cast, floats, integer, where_true
+from .forms import UPRIGHT
 
 
 def roi_pool(b: Builder, node: Node) -> Value:
     """The boxes of each level are pooled together, and put back into their order."""
-    features, boxes, batch_index = node.operand_list(0), node.operand(1), node.operand(2)
-    scales = tuple(floats(node, "scales"))
-    index = b.aten.unsqueeze(cast(b, batch_index, boxes.dtype), dim=1)
-    rois = b.aten.cat([index, boxes], dim=1)
-    if len(features) == 1:
+    features, scales = node.operand_list(0), floats(node, "scales")
+    rois, levels = rois_and_levels(b, node, UPRIGHT.sides(b, node.operand(1)))
+    if levels is None:
         return _pool(b, node, features[0], rois, scales[0])
-
-    sides = b.aten.sub.Tensor(columns(b, boxes, 2, 4, 1), columns(b, boxes, 0, 2, 1))
-    size, level = integer(node, "canonical_box_size"), integer(node, "canonical_level")
-    bounds = b.constant(level_thresholds(scales, size, level), F32)
-    levels = b.aten.bucketize.Tensor(b.aten.prod.dim_int(sides, dim=1), bounds, right=True)
-    shape = (boxes.shape[0], features[0].shape[1], *node.attributes["output_size"])  # type: ignore[misc]
+    shape = (rois.shape[0], features[0].shape[1], *node.attributes["output_size"])  # type: ignore[misc]
     pooled: Value = b.aten.new_zeros(features[0], size=shape)
     for i, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         rows = where_true(b, b.aten.eq.Scalar(levels, other=i))
         part = _pool(b, node, feature, b.aten.index_select(rois, rows, dim=0), scale)
         pooled = b.aten.index_copy(pooled, rows, part, dim=0)
     return pooled
+
+
+def rois_and_levels(b: Builder, node: Node, sides: Value) -> tuple[Value, Value | None]:
+    """Rows (batch_index, box) for pooling, and the level i64[R] of each; None where there is but one.
+
+    `sides` f32[R,2] are the boxes' width and height.
+    """
+    boxes, batch_index = node.operand(1), node.operand(2)
+    scales = tuple(floats(node, "scales"))
+    index = b.aten.unsqueeze(cast(b, batch_index, boxes.dtype), dim=1)
+    rois = b.aten.cat([index, boxes], dim=1)
+    if len(scales) == 1:
+        return rois, None
+    size, level = integer(node, "canonical_box_size"), integer(node, "canonical_level")
+    bounds = b.constant(level_thresholds(scales, size, level), F32)
+    return rois, b.aten.bucketize.Tensor(b.aten.prod.dim_int(sides, dim=1), bounds, right=True)
 
 
 def _pool(b: Builder, node: Node, feature: Value, rois: Value, scale: float) -> Value:

@@ -17,38 +17,41 @@ from .common import (
     F32,
     I64,
     cast,
-    centre_and_size,
-    clip,
     columns,
-    decode,
     finite_rows,
     flatten_map,
     image_numbers,
     integer,
     known,
-    nms_by_group,
     number,
     one_or_cat,
     rows,
     where_true,
     whwh,
 )
+from .forms import UPRIGHT, BoxForm
 
 
 def anchors(b: Builder, node: Node) -> Value:
     """The positions of a map's cells, times the stride, plus the cell anchors."""
-    feature, cells = node.operand(0), node.operand(1)
+    cells = node.operand(1)
+    shifts = cell_shifts(b, node)
+    placed = b.aten.add.Tensor(b.aten.cat([shifts, shifts], dim=-1), cells)
+    made: Value = b.aten.reshape(placed, shape=(shifts.shape[0] * cells.shape[0], 4))
+    return made
+
+
+def cell_shifts(b: Builder, node: Node) -> Value:
+    """x and y f32[h*w,1,2] of each position of the feature map whose anchors a node lays out, by row and column."""
     stride, offset = number(node, "stride"), number(node, "offset")
-    height, width = feature.shape[2:]
+    height, width = node.operand(0).shape[2:]
     y, x = (
         b.aten.mul.Scalar(b.aten.add.Scalar(b.aten.arange(end=size, dtype=F32), other=offset), other=stride)
         for size in (height, width)
     )
-    grid = (height, width)
-    xx = b.aten.expand(b.aten.unsqueeze(x, dim=0), size=grid)
-    yy = b.aten.expand(b.aten.unsqueeze(y, dim=1), size=grid)
-    shifts = b.aten.reshape(b.aten.stack([xx, yy, xx, yy], dim=-1), shape=(height * width, 1, 4))
-    made: Value = b.aten.reshape(b.aten.add.Tensor(shifts, cells), shape=(height * width * cells.shape[0], 4))
+    xx = b.aten.expand(b.aten.unsqueeze(x, dim=0), size=(height, width))
+    yy = b.aten.expand(b.aten.unsqueeze(y, dim=1), size=(height, width))
+    made: Value = b.aten.reshape(b.aten.stack([xx, yy], dim=-1), shape=(height * width, 1, 2))
     return made
 
 
@@ -58,7 +61,7 @@ class _Level:
 
     Attributes:
         logits: f32[N,T].
-        deltas: f32[N,T,4].
+        deltas: f32[N,T,4], or f32[N,T,5] of rotated boxes.
         width: how many columns the map has.
         cells: the number of anchors at each position.
     """
@@ -69,14 +72,14 @@ class _Level:
     cells: int
 
 
-def rpn_proposals(b: Builder, node: Node) -> list[Value]:
+def rpn_proposals(b: Builder, node: Node, form: BoxForm = UPRIGHT) -> list[Value]:
     """TopK and NMS on each level, then TopK on each image."""
-    return _Proposals(b, node, _two_maps(b, node)).over(node.operand_list(2))
+    return _Proposals(b, node, _two_maps(b, node, form), form).over(node.operand_list(2))
 
 
-def grid_proposals(b: Builder, node: Node) -> list[Value]:
+def grid_proposals(b: Builder, node: Node, form: BoxForm = UPRIGHT) -> list[Value]:
     """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
-    return _Proposals(b, node, _two_maps(b, node)).over_grid(node.operand_list(2))
+    return _Proposals(b, node, _two_maps(b, node, form), form).over_grid(node.operand_list(2))
 
 
 def dense_proposals(b: Builder, node: Node) -> list[Value]:
@@ -87,24 +90,24 @@ def dense_proposals(b: Builder, node: Node) -> list[Value]:
         flat = flatten_map(b, both, cells, 5)
         logits = b.aten.select.int(flat, dim=2, index=0)
         levels.append(_Level(logits, columns(b, flat, 1, 5, 2), both.shape[3], cells))
-    return _Proposals(b, node, levels).over_grid(node.operand_list(1))
+    return _Proposals(b, node, levels, UPRIGHT).over_grid(node.operand_list(1))
 
 
-def _two_maps(b: Builder, node: Node) -> list[_Level]:
+def _two_maps(b: Builder, node: Node, form: BoxForm) -> list[_Level]:
     """The levels where logits and deltas are maps of their own, the node's first two operands."""
     levels: list[_Level] = []
     for logits, deltas in zip(node.operand_list(0), node.operand_list(1), strict=True):
         cells = known(logits.shape[1], "the number of anchors per position")
         scores = b.aten.select.int(flatten_map(b, logits, cells, 1), dim=2, index=0)
-        levels.append(_Level(scores, flatten_map(b, deltas, cells, 4), logits.shape[3], cells))
+        levels.append(_Level(scores, flatten_map(b, deltas, cells, form.columns), logits.shape[3], cells))
     return levels
 
 
 class _Proposals:
     """Emits what all forms of proposals share. K is the number of candidates of an image, over all levels."""
 
-    def __init__(self, b: Builder, node: Node, levels: Sequence[_Level]) -> None:
-        self.b, self.node, self.levels = b, node, levels
+    def __init__(self, b: Builder, node: Node, levels: Sequence[_Level], form: BoxForm) -> None:
+        self.b, self.node, self.levels, self.form = b, node, levels, form
         self.im_info = node.operand(len(node.operands) - 1)
         self.images = levels[0].logits.shape[0]
         before = integer(node, "pre_nms_topk")
@@ -117,19 +120,19 @@ class _Proposals:
         self.indices = [index for _, index in best]
 
     def over(self, anchors: Sequence[Value]) -> list[Value]:
-        """The proposals where the anchors f32[T,4] of each level are given."""
+        """The proposals where the anchors f32[T,columns] of each level are given."""
         b = self.b
         placed = [
             b.aten.reshape(
                 rows(b, anchor, b.aten.reshape(index, shape=(self.images * count,))),
-                shape=(self.images, count, 4),
+                shape=(self.images, count, self.form.columns),
             )
             for anchor, index, count in zip(anchors, self.indices, self.counts, strict=True)
         ]
-        return self._select(*centre_and_size(b, one_or_cat(b, placed, 1)))
+        return self._select(*self.form.parts(b, one_or_cat(b, placed, 1)))
 
     def over_grid(self, given: Sequence[Value]) -> list[Value]:
-        """The proposals where the cell anchors f32[A,4] of each level are given."""
+        """The proposals where the cell anchors f32[A,columns] of each level are given."""
         b, node = self.b, self.node
         constants = [c.data for c in given if isinstance(c, Constant)]
         per_cell = {level.cells for level in self.levels}
@@ -139,8 +142,8 @@ class _Proposals:
         strides = node.attributes["strides"]
         assert isinstance(strides, tuple)
         step = torch.tensor(strides, dtype=F32, device=cells.device)[:, None]
-        sizes = cells[:, 2:] - cells[:, :2]
-        centres = cells[:, :2] + 0.5 * sizes + (number(node, "offset") * step).repeat_interleave(count, dim=0)
+        centres, rest = self.form.cells(cells)
+        centres = centres + (number(node, "offset") * step).repeat_interleave(count, dim=0)
 
         index = one_or_cat(b, self.indices, 1)  # [N, K]
         level_of = self._by_level(range(len(self.levels)))  # [K]
@@ -152,10 +155,13 @@ class _Proposals:
         x, y = b.aten.remainder.Tensor(position, width), b.aten.floor_divide(position, width)
         grid = cast(b, b.aten.stack([x, y], dim=-1), F32)
         shift = b.aten.mul.Tensor(grid, rows(b, b.graph.constant(step, "strides"), level_of))
-        flat, total = b.aten.reshape(cell, shape=(self.images * self._total,)), (self.images, self._total, 2)
+        flat = b.aten.reshape(cell, shape=(self.images * self._total,))
         own = [
-            b.aten.reshape(rows(b, b.graph.constant(table, name), flat), shape=total)
-            for table, name in ((centres, "anchor_centres"), (sizes, "anchor_sizes"))
+            b.aten.reshape(
+                rows(b, b.graph.constant(table, name), flat),
+                shape=(self.images, self._total, table.shape[1]),
+            )
+            for table, name in ((centres, "anchor_centres"), (rest, "anchor_sizes"))
         ]
         return self._select(b.aten.add.Tensor(shift, own[0]), own[1])
 
@@ -174,22 +180,22 @@ class _Proposals:
         ]
         return one_or_cat(self.b, parts, 0)
 
-    def _select(self, centre: Value, size: Value) -> list[Value]:
-        """Decode the candidates on the anchors [N,K,2], and choose among them."""
-        b, node = self.b, self.node
+    def _select(self, centre: Value, rest: Value) -> list[Value]:
+        """Decode the candidates on the anchors, given by their parts [N,K,*], and choose among them."""
+        b, node, form = self.b, self.node, self.form
         deltas = [
             b.aten.gather(
                 level.deltas,
-                b.aten.expand(b.aten.unsqueeze(index, dim=2), size=(self.images, count, 4)),
+                b.aten.expand(b.aten.unsqueeze(index, dim=2), size=(self.images, count, form.columns)),
                 dim=1,
             )
             for level, index, count in zip(self.levels, self.indices, self.counts, strict=True)
         ]
         scores = one_or_cat(b, self.scores, 1)  # [N, K]
-        decoded = decode(b, one_or_cat(b, deltas, 1), centre, size, node)
-        boxes = clip(b, decoded, b.aten.unsqueeze(whwh(b, self.im_info), dim=1))
-        sides = b.aten.sub.Tensor(columns(b, boxes, 2, 4), columns(b, boxes, 0, 2))
-        big = b.aten.all.dim(b.aten.gt.Scalar(sides, other=number(node, "min_box_size")), dim=-1)
+        decoded = form.decode(b, one_or_cat(b, deltas, 1), centre, rest, node)
+        boxes = form.clip(b, decoded, b.aten.unsqueeze(whwh(b, self.im_info), dim=1))
+        long = b.aten.gt.Scalar(form.sides(b, boxes), other=number(node, "min_box_size"))
+        big = b.aten.all.dim(long, dim=-1)
         finite = b.aten.bitwise_and.Tensor(finite_rows(b, decoded), b.aten.isfinite(scores))
         valid = b.aten.bitwise_and.Tensor(finite, big)
         kept = b.aten.bitwise_and.Tensor(valid, self._survivors(boxes, scores, valid))
@@ -204,7 +210,7 @@ class _Proposals:
         image = b.aten.floor_divide.Scalar(found, other=most)
         place = rows(b, b.aten.reshape(index, shape=(self.images * most,)), found)
         start = b.aten.mul.Scalar(image, other=self._total)
-        flat = b.aten.reshape(boxes, shape=(self.images * self._total, 4))
+        flat = b.aten.reshape(boxes, shape=(self.images * self._total, form.columns))
         return [
             rows(b, flat, b.aten.add.Tensor(start, place)),
             rows(b, b.aten.reshape(best, shape=(self.images * most,)), found),
@@ -212,36 +218,41 @@ class _Proposals:
         ]
 
     def _survivors(self, boxes: Value, scores: Value, valid: Value) -> Value:
-        """Who is left after the NMS of each level: bool[N,K].
-
-        A box of no size overlaps with none: those that are not valid are made such, and their number stays.
-        """
-        b, images = self.b, self.images
+        """Who is left after the NMS of each level, of those that are valid: bool[N,K]."""
+        b, levels = self.b, len(self.levels)
+        image = b.aten.unsqueeze(image_numbers(b, self.im_info), dim=1)
+        if self.form.nms_once:
+            group = b.aten.add.Tensor(b.aten.mul.Scalar(image, other=levels), self._by_level(range(levels)))
+            size = (self.images * self._total,)
+            at = where_true(b, b.aten.reshape(valid, shape=size))
+            flat = b.aten.reshape(boxes, shape=(*size, self.form.columns))
+            own = [rows(b, flat, at), *(rows(b, b.aten.reshape(v, shape=size), at) for v in (scores, group))]
+            return self._marked(rows(b, at, self._nms(*own)), self._total)
+        # A box of no size overlaps with none: those that are not valid are made such, and their number stays.
         contest = b.aten.where.ScalarOther(b.aten.unsqueeze(valid, dim=2), boxes, other=0.0)
-        limit = number(self.node, "nms_thresh")
         parts: list[Value] = []
         start: Dim = 0
         for count in self.counts:
-            own = [
-                b.aten.slice.Tensor(value, dim=1, start=start, end=start + count)
-                for value in (contest, scores)
-            ]
-            group = b.aten.expand(
-                b.aten.unsqueeze(image_numbers(b, self.im_info), dim=1), size=(images, count)
+            size = (self.images * count,)
+            box, score = (
+                b.aten.slice.Tensor(v, dim=1, start=start, end=start + count) for v in (contest, scores)
             )
-            kept = nms_by_group(
-                b,
-                b.aten.reshape(own[0], shape=(images * count, 4)),
-                b.aten.reshape(own[1], shape=(images * count,)),
-                b.aten.reshape(group, shape=(images * count,)),
-                self.im_info,
-                limit,
-            )
-            none = b.aten.full(size=(images * count,), fill_value=False, dtype=torch.bool)
-            mask = b.aten.index_fill.int_Scalar(none, kept, dim=0, value=True)
-            parts.append(b.aten.reshape(mask, shape=(images, count)))
+            group = b.aten.reshape(b.aten.expand(image, size=(self.images, count)), shape=size)
+            box = b.aten.reshape(box, shape=(*size, self.form.columns))
+            parts.append(self._marked(self._nms(box, b.aten.reshape(score, shape=size), group), count))
             start = start + count
         return one_or_cat(b, parts, 1)
+
+    def _nms(self, boxes: Value, scores: Value, group: Value) -> Value:
+        return self.form.nms(self.b, boxes, scores, group, self.im_info, number(self.node, "nms_thresh"))
+
+    def _marked(self, places: Value, count: Dim) -> Value:
+        """Which of so many boxes of each image the places in all say: bool[N,count]."""
+        b = self.b
+        none = b.aten.full(size=(self.images * count,), fill_value=False, dtype=torch.bool)
+        mask = b.aten.index_fill.int_Scalar(none, places, dim=0, value=True)
+        made: Value = b.aten.reshape(mask, shape=(self.images, count))
+        return made
 
 
 TABLE: dict[str, LoweringRule] = {

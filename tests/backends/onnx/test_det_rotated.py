@@ -24,12 +24,17 @@ def boxes(count: int, size: float = 60.0, spread: float = 100.0) -> torch.Tensor
     return torch.cat([torch.rand(count, 2) * spread, torch.rand(count, 2) * size + 1, angle], 1)
 
 
-def rpn() -> Case:
+def rpn(grid: bool = False) -> Case:
     def build(b, l0, d0, l1, d1, im_info):
         cells = b.constant(CELLS)
-        anchors = [b.det.rotated_anchors(m, cells, stride=s, offset=0.5) for m, s in ((l0, 4), (l1, 8))]
         options = {"weights": (1.0, 1.0, 1.0, 1.0, 2.0), "scale_clamp": 4.1, "min_box_size": 2.0}
         limits = {"nms_thresh": 0.6, "pre_nms_topk": 60, "post_nms_topk": 40}
+        if grid:
+            place = {"strides": (4, 8), "offset": 0.5}
+            return b.det.rotated_grid_proposals(
+                [l0, l1], [d0, d1], [cells, cells], im_info, **place, **options, **limits
+            )
+        anchors = [b.det.rotated_anchors(m, cells, stride=s, offset=0.5) for m, s in ((l0, 4), (l1, 8))]
         return b.det.rotated_rpn_proposals([l0, l1], [d0, d1], anchors, im_info, **options, **limits)
 
     def inputs(images: int, height: int, width: int) -> Inputs:
