@@ -28,12 +28,17 @@ class Mismatch(DetcError):
         self.problem = problem
 
 
+ROUNDING = 16 * torch.finfo(torch.float32).eps
+"""Of its largest element, how much rounding may change any element of a tensor: one near zero can be the sum of terms
+that are as large as that, and is rounded as they are."""
+
+
 @dataclass(frozen=True)
 class Tolerances:
     """How much two results may differ.
 
     Attributes:
-        rtol, atol: for tensors, element by element; `atol` times the largest element, where that is above 1.
+        rtol, atol: for tensors, element by element; `atol` is no less than `ROUNDING` of the largest element.
         iou: the least overlap of two boxes (x0 y0 x1 y1) of one detection.
         score: the largest difference of two scores of one detection.
         mask_iou: the least overlap of two masks; those that are probabilities are cut at 0.5.
@@ -200,10 +205,9 @@ def _elementwise(expected: Tensor, actual: Tensor, tolerances: Tolerances) -> tu
     same = (left == right) | (torch.isnan(left) & torch.isnan(right))
     difference = torch.where(same, 0.0, (left - right).abs())
     exact = not expected.dtype.is_floating_point
-    # A result near zero of terms that are not is rounded as they are: what is absolute goes by the largest.
     finite = left[torch.isfinite(left)].abs()
-    scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
-    allowed = 0.0 if exact else tolerances.atol * scale + tolerances.rtol * left.abs()
+    rounding = ROUNDING * float(finite.max()) if finite.numel() else 0.0
+    allowed = 0.0 if exact else max(tolerances.atol, rounding) + tolerances.rtol * left.abs()
     return difference, ~same & ~(torch.isfinite(difference) & (difference <= allowed))
 
 
