@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import nn
 
 import detc
-from tests import zoo
+from tests import models
 from tests.rule_coverage import pytest_configure  # noqa: F401  (pytest finds the hook here)
 
 
@@ -24,26 +22,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-@functools.cache
-def _model(name: str) -> nn.Module:
-    return detc.load_model(zoo.config_path(name), zoo.weights_path(name))
-
-
-@functools.cache
-def _compiled(name: str, **options: Any) -> detc.Artifact:
-    return detc.compile(_model(name), **options)
-
-
 @pytest.fixture(scope="session")
 def loaded() -> Callable[[str], nn.Module]:
     """loaded(name): the model of the zoo; made once, not to be changed."""
-    return _model
+    return models.loaded
+
+
+@pytest.fixture(scope="session")
+def captured() -> Callable[[str], detc.Graph]:
+    """captured(name): its graph; made once, not to be changed."""
+    return models.captured
 
 
 @pytest.fixture(scope="session")
 def compiled() -> Callable[..., detc.Artifact]:
     """compiled(name, **options): `detc.compile` of the zoo's model; made once, not to be changed."""
-    return _compiled
+    return models.compiled
 
 
 @pytest.fixture

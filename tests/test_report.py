@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
-from torch import nn
 
 import detc
 from detc.cli import main
@@ -27,10 +26,10 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, loaded: Callable[[str], nn.Module]) -> Path:
+def report(tmp_path_factory: pytest.TempPathFactory, captured: Callable[[str], Graph]) -> Path:
     """The report of Mask R-CNN on its way to ONNX."""
     folder = tmp_path_factory.mktemp("report")
-    save_graph(detc.capture(loaded(NAME)), folder / "m.ir")
+    save_graph(captured(NAME), folder / "m.ir")
     page = folder / "report.html"
     scene = str(zoo.ZOO / "scenes" / "scene3.png")
     assert (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from detc.detector import batch_images
 from detc.ir import Graph, InstancesType, difference, parse_graph, run
 from detc.ir.dialects.instances import InstancesBatch
 from tests import zoo
+from tests.models import captured, compiled, loaded
 from tests.parity import assert_detections_match, detections
 
 MODELS = ("mask_rcnn_R_50_FPN", "faster_rcnn_R_50_FPN")
@@ -30,19 +30,8 @@ VARIANTS = {
 OUTPUTS = {"boxes": "pred_boxes", "scores": "scores", "classes": "pred_classes", "masks": "pred_masks"}
 
 
-@functools.cache
-def model(name: str) -> torch.nn.Module:
-    return detc.load_model(zoo.config_path(name), zoo.weights_path(name))
-
-
-@functools.cache
-def captured(name: str) -> Graph:
-    return detc.capture(model(name))
-
-
-@functools.cache
 def artifact(name: str, variant: str) -> detc.Artifact:
-    return detc.compile(model(name), **VARIANTS[variant])
+    return compiled(name, **VARIANTS[variant])
 
 
 def feed(graph: Graph, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -102,16 +91,16 @@ def test_every_pass_in_the_interpreter(target, name, variant):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("scene", zoo.SCENES)
 def test_onnxruntime_raw(name, scene):
-    compiled = artifact(name, "raw")
-    outputs = compiled.runtime.run(feed(compiled.graph, zoo.single_input(scene)))
+    made = artifact(name, "raw")
+    outputs = made.runtime.run(feed(made.graph, zoo.single_input(scene)))
     assert_matches(outputs, [zoo.golden(name).under(f"image{scene}/raw")], "onnxruntime")
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("scene", zoo.SCENES)
 def test_onnxruntime_pasted(name, scene):
-    compiled = artifact(name, "pasted")
-    outputs = compiled.runtime.run(feed(compiled.graph, zoo.single_input(scene)))
+    made = artifact(name, "pasted")
+    outputs = made.runtime.run(feed(made.graph, zoo.single_input(scene)))
     assert_matches(outputs, [zoo.golden(name).under(f"image{scene}/output/instances")], "onnxruntime")
 
 
@@ -119,14 +108,14 @@ def test_onnxruntime_pasted(name, scene):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_artifact_called_like_the_model(name, variant):
     """Whatever the file leaves to its caller, calling the artifact gives what the model gives."""
-    compiled, golden = artifact(name, variant), zoo.golden(name)
+    made, golden = artifact(name, variant), zoo.golden(name)
     for scene in zoo.SCENES:
-        found = compiled(zoo.single_input(scene))[0]["instances"]
+        found = made(zoo.single_input(scene))[0]["instances"]
         wanted = golden.under(f"image{scene}/output/instances")
         assert_detections_match(
             detections(found), detections(wanted), what=f"scene {scene}", thresholds=(0.05,)
         )
-    for place, found in enumerate(compiled(zoo.batch_input())):
+    for place, found in enumerate(made(zoo.batch_input())):
         wanted = golden.under(f"batch/{place}/output/instances")
         got = detections(found["instances"])
         assert_detections_match(got, detections(wanted), what=f"batch, image {place}", thresholds=(0.05,))
@@ -134,10 +123,10 @@ def test_artifact_called_like_the_model(name, variant):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_mixed_batch_in_onnxruntime(name):
-    compiled, golden = artifact(name, "raw"), zoo.golden(name)
-    outputs = compiled.runtime.run(feed(compiled.graph, zoo.batch_input()))
+    made, golden = artifact(name, "raw"), zoo.golden(name)
+    outputs = made.runtime.run(feed(made.graph, zoo.batch_input()))
     assert outputs["batch_index"].tolist() == sorted(outputs["batch_index"].tolist())
-    reference = model(name).inference(zoo.batch_input(), do_postprocess=False)
+    reference = loaded(name).inference(zoo.batch_input(), do_postprocess=False)
     assert_matches(outputs, [r.get_fields() for r in reference], "batch")
     assert 2 not in outputs["batch_index"], "the last scene holds nothing"
     assert "batch/2/output/instances/scores" in golden
@@ -146,15 +135,15 @@ def test_mixed_batch_in_onnxruntime(name):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_openvino(name, variant):
-    compiled, golden = artifact(name, variant), zoo.golden(name)
+    made, golden = artifact(name, variant), zoo.golden(name)
     core = openvino.Core()
     # OpenVINO computes in bfloat16 by default where the processor can; parity is a matter of float32.
     program = core.compile_model(
-        core.read_model(compiled.model.to_bytes()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        core.read_model(made.model.to_bytes()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     names = [output.get_any_name() for output in program.outputs]
     for scene in (0, 3, 5):
-        values = program({k: v.numpy() for k, v in feed(compiled.graph, zoo.single_input(scene)).items()})
+        values = program({k: v.numpy() for k, v in feed(made.graph, zoo.single_input(scene)).items()})
         outputs = {n: values[n] for n in names}
         if variant == "raw":
             assert_matches(outputs, [golden.under(f"image{scene}/raw")], f"scene {scene}")
@@ -165,8 +154,8 @@ def test_openvino(name, variant):
             wanted = {k: v for k, v in wanted.items() if k != "pred_masks"}
             outputs.pop("masks", None)
             assert_matches(outputs, [wanted], f"scene {scene}")
-    values = program({k: v.numpy() for k, v in feed(compiled.graph, zoo.batch_input()).items()})
-    expected = compiled.runtime.run(feed(compiled.graph, zoo.batch_input()))
+    values = program({k: v.numpy() for k, v in feed(made.graph, zoo.batch_input()).items()})
+    expected = made.runtime.run(feed(made.graph, zoo.batch_input()))
     assert_matches({n: values[n] for n in names}, per_image(expected, 3), "batch")
 
 
@@ -176,10 +165,10 @@ def test_torchscript_without_detc(name, tmp_path):
     golden = zoo.golden(name)
     work: dict[str, list[dict[str, torch.Tensor]]] = {}
     for variant, options in VARIANTS.items():
-        compiled = detc.compile(model(name), "torchscript", **options)
-        compiled.save(tmp_path / f"{variant}.ts")
+        made = detc.compile(loaded(name), "torchscript", **options)
+        made.save(tmp_path / f"{variant}.ts")
         scenes = [zoo.single_input(scene) for scene in zoo.SCENES]
-        work[variant] = [feed(compiled.graph, inputs) for inputs in (*scenes, zoo.batch_input())]
+        work[variant] = [feed(made.graph, inputs) for inputs in (*scenes, zoo.batch_input())]
     found = run_without_detc(tmp_path, work)
     for variant, results in found.items():
         for scene, outputs in zip(zoo.SCENES, results, strict=False):
@@ -189,7 +178,7 @@ def test_torchscript_without_detc(name, tmp_path):
                 wanted.pop("pred_masks", None)
                 outputs.pop("masks", None)
             assert_matches(outputs, [wanted], f"{variant}, scene {scene}")
-    reference = [r.get_fields() for r in model(name).inference(zoo.batch_input(), do_postprocess=False)]
+    reference = [r.get_fields() for r in loaded(name).inference(zoo.batch_input(), do_postprocess=False)]
     assert_matches(found["raw"][-1], reference, "batch")
     wanted = [dict(golden.under(f"batch/{place}/output/instances")) for place in range(3)]
     canvas = found["pasted"][-1].get("masks")
@@ -229,8 +218,8 @@ def run_without_detc(folder, work):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_file_holds_what_it_promises(variant):
-    compiled = artifact("mask_rcnn_R_50_FPN", variant)
-    proto = onnx.load_from_string(compiled.model.to_bytes())
+    made = artifact("mask_rcnn_R_50_FPN", variant)
+    proto = onnx.load_from_string(made.model.to_bytes())
     onnx.checker.check_model(proto, full_check=True)
     assert {entry.domain for entry in proto.opset_import} <= {"", "ai.onnx"}
     assert all(node.domain in ("", "ai.onnx") for node in proto.graph.node)
@@ -248,7 +237,7 @@ def test_the_file_holds_what_it_promises(variant):
     assert outputs == {**expected, "batch_index": ("int64", []), "masks": masks}
     inputs = [i.name for i in proto.graph.input]
     assert inputs == ["data", "im_info", *([] if variant == "raw" else ["output_size"])]
-    metadata = compiled.metadata
+    metadata = made.metadata
     assert metadata["score_thresh"] == 0.05 and metadata["num_classes"] == 3
     assert metadata["size_divisibility"] == 32 and metadata["schema"]
 
@@ -267,7 +256,7 @@ def test_text_of_the_captured_graph(name):
 def test_capture_copies_no_weight_and_needs_no_image():
     name = "mask_rcnn_R_50_FPN"
     graph = captured(name)
-    owned = {t.data_ptr() for t in [*model(name).parameters(), *model(name).buffers()]}
+    owned = {t.data_ptr() for t in [*loaded(name).parameters(), *loaded(name).buffers()]}
     assert graph.weights
     assert all(weight.data.data_ptr() in owned for weight in graph.weights.values())
     assert all(node.source or node.op.dialect in ("det", "instances") for node in graph)

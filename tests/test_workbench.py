@@ -51,10 +51,10 @@ def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory, loaded: Callable[[str], torch.nn.Module]) -> Path:
+def saved(tmp_path_factory: pytest.TempPathFactory, captured: Callable[[str], Graph]) -> Path:
     """The captured Faster R-CNN as IR text, its weights beside it."""
     path = tmp_path_factory.mktemp("ir") / "model.ir"
-    save_graph(detc.capture(loaded(NAME)), path)
+    save_graph(captured(NAME), path)
     return path
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import detc
 from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.detector import batch_images
 from detc.ir import Graph
 from tests import zoo
+from tests.models import captured, loaded
 from tests.parity import assert_detections_match, detections
 
 WITH_ORIGINAL = (
@@ -28,13 +28,8 @@ MODELS = (*WITH_ORIGINAL, "cascade_mask_rcnn_R_50_FPN")
 
 
 @functools.cache
-def model(name: str) -> torch.nn.Module:
-    return detc.load_model(zoo.config_path(name), zoo.weights_path(name))
-
-
-@functools.cache
 def lowered(name: str, batch: int = 1) -> Graph:
-    return caffe2_pipeline(batch=batch).run(detc.capture(model(name)))
+    return caffe2_pipeline(batch=batch).run(captured(name))
 
 
 def feeds(graph: Graph, inputs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -64,7 +59,7 @@ def assert_golden(name: str, outputs: Mapping[str, Any], scene: int, what: str) 
 
 def assert_batch(name: str, outputs: Mapping[str, Any], inputs: list[dict[str, Any]]) -> None:
     """The raw outputs for a batch are what the model gives for it."""
-    wanted = model(name).inference(inputs, do_postprocess=False)
+    wanted = loaded(name).inference(inputs, do_postprocess=False)
     for image, want in enumerate(wanted):
         assert_detections_match(
             detections(fields(outputs, image)),

@@ -16,8 +16,9 @@ from detc.export import Caffe2Tracer
 from detc.frontend.detectron2 import load_config
 from detc.ir import Graph
 from tests import zoo
-from tests.caffe2.compiled import lowered, model
+from tests.caffe2.compiled import lowered
 from tests.caffe2.outputs import assert_same_outputs
+from tests.models import loaded
 from tests.outputs import compare_output, compare_segmentations
 from tests.parity import detections, match_detections
 
@@ -74,13 +75,13 @@ def test_three_images_two_at_once(real: RealCaffe2, name: str) -> None:
     for place, output in enumerate(found):
         if name in zoo.BATCH_MODELS:
             compare_output(name, f"batch/{place}/output", output)
-    compare_segmentations(found, model(name)(zoo.batch_input()))
+    compare_segmentations(found, loaded(name)(zoo.batch_input()))
 
 
 def test_keypoints_found_in_the_net(real: RealCaffe2) -> None:
     name = "keypoint_rcnn_R_50_FPN"
     cfg = {**load_config(zoo.config_path(name)), "EXPORT_CAFFE2": {"USE_HEATMAP_MAX_KEYPOINT": True}}
-    graph = Caffe2Tracer(cfg, model(name)).export_caffe2().graph
+    graph = Caffe2Tracer(cfg, loaded(name)).export_caffe2().graph
     net = RealRuntime(graph, real)
     assert list(graph.outputs) == ["bbox_nms", "score_nms", "class_nms", "keypoints_out"]
     detector = Detector(Caffe2Detections(net))

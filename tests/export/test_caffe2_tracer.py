@@ -23,7 +23,8 @@ from detc.detector import batch_images
 from detc.export import Caffe2Model, Caffe2Tracer, add_export_config
 from detc.ir import InputError, UnsupportedError
 from tests import zoo
-from tests.caffe2.compiled import assert_batch, assert_golden, feeds, lowered, model
+from tests.caffe2.compiled import assert_batch, assert_golden, feeds, lowered
+from tests.models import loaded
 from tests.parity import assert_detections_match, detections
 
 NAME = "mask_rcnn_R_50_FPN"
@@ -35,34 +36,34 @@ def config() -> dict[str, Any]:
 
 @pytest.mark.parametrize("cfg", [lambda: add_export_config(CfgNode(config())), lambda: zoo.config_path(NAME)])
 def test_any_kind_of_config(cfg: Any) -> None:
-    tracer = Caffe2Tracer(cfg(), model(NAME), None)
+    tracer = Caffe2Tracer(cfg(), loaded(NAME), None)
     assert tracer.export_caffe2().metadata["min_size_test"] == config()["INPUT"]["MIN_SIZE_TEST"]
 
 
 def test_detectron2s_example(tmp_path: Path) -> None:
     """What detectron2's tools/deploy/export_model.py does."""
     inputs = zoo.single_input(5)  # an image with nothing in it
-    tracer = Caffe2Tracer(CfgNode(config()), model(NAME), inputs)
+    tracer = Caffe2Tracer(CfgNode(config()), loaded(NAME), inputs)
     caffe2_model = tracer.export_caffe2()
     caffe2_model.save_protobuf(str(tmp_path / "net"))
-    loaded = Caffe2Model.load_protobuf(str(tmp_path / "net"))
+    again = Caffe2Model.load_protobuf(str(tmp_path / "net"))
     for scene in (1, 3, 5):
         wanted = detections(zoo.golden(NAME).under(f"image{scene}/output/instances"))
-        for caffe2 in (caffe2_model, loaded):
+        for caffe2 in (caffe2_model, again):
             found = caffe2(zoo.single_input(scene))[0]["instances"]
             assert_detections_match(detections(found), wanted, thresholds=(0.05,))
 
 
 def test_a_net_for_as_many_images_as_there_are_inputs() -> None:
     inputs = zoo.batch_input()
-    exported = Caffe2Tracer(config(), model(NAME), inputs).export_caffe2()
+    exported = Caffe2Tracer(config(), loaded(NAME), inputs).export_caffe2()
     graph = exported.graph
     assert str(graph.input("data").type).startswith("f32[3,3,")
     assert_batch(NAME, Caffe2Runtime(graph).run(feeds(graph, inputs)), inputs)
 
 
 def test_stock_onnx(tmp_path: Path) -> None:
-    exported = Caffe2Tracer(config(), model(NAME)).export_onnx()
+    exported = Caffe2Tracer(config(), loaded(NAME)).export_onnx()
     assert isinstance(exported, onnx.ModelProto)
     assert {node.domain for node in exported.graph.node} == {""}
     onnx.save(exported, str(tmp_path / "model.onnx"))
@@ -86,7 +87,7 @@ ORIGINAL_COUNTS = {
 
 @pytest.fixture(scope="module")
 def legacy() -> onnx.ModelProto:
-    return Caffe2Tracer(config(), model(NAME)).export_onnx(caffe2_ops=True)
+    return Caffe2Tracer(config(), loaded(NAME)).export_onnx(caffe2_ops=True)
 
 
 def test_legacy_onnx_has_the_original_form(legacy: onnx.ModelProto) -> None:
@@ -175,12 +176,12 @@ def test_a_model_in_training_mode_is_left_in_it() -> None:
 )
 def test_inputs_that_are_none(inputs: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):
-        Caffe2Tracer(config(), model(NAME), inputs)
+        Caffe2Tracer(config(), loaded(NAME), inputs)
 
 
 def test_what_is_no_config_or_model() -> None:
     with pytest.raises(InputError, match="not NoneType"):
-        Caffe2Tracer(None, model(NAME), None)
+        Caffe2Tracer(None, loaded(NAME), None)
     with pytest.raises(InputError, match=r"is an nn\.Module"):
         Caffe2Tracer(config(), "model", None)
     with pytest.raises(UnsupportedError, match="no meta-architecture"):
@@ -191,14 +192,14 @@ def test_what_is_no_config_or_model() -> None:
 
 
 def test_batch_from_python(tmp_path: Path) -> None:
-    compiled = detc.compile(model(NAME), "caffe2", batch=2)
+    compiled = detc.compile(loaded(NAME), "caffe2", batch=2)
     inputs = zoo.batch_input()  # three: one and a half batches
     compiled.save(tmp_path / "net")
     for detector in (compiled, detc.load_artifact(tmp_path / "net")):
         for image, found in enumerate(detector(inputs)):
             wanted = zoo.golden(NAME).under(f"batch/{image}/output/instances")
             assert_detections_match(detections(found["instances"]), detections(wanted), thresholds=(0.05,))
-    graph = detc.pipeline("caffe2", batch=2).run(detc.capture(model(NAME)))
+    graph = detc.pipeline("caffe2", batch=2).run(detc.capture(loaded(NAME)))
     assert batch_images(inputs[:2], 32)["data"].shape[0] == graph.input("data").tensor_type.shape[0] == 2
 
 
@@ -218,7 +219,7 @@ def test_batches_that_cannot_be(target: str, batch: Any, match: str) -> None:
 
 
 def test_torchscript(tmp_path: Path) -> None:
-    exported = Caffe2Tracer(config(), model(NAME), zoo.single_input(5)).export_torchscript()
+    exported = Caffe2Tracer(config(), loaded(NAME), zoo.single_input(5)).export_torchscript()
     assert isinstance(exported, torch.jit.ScriptModule)
     exported.save(str(tmp_path / "model.ts"))
     feed = batch_images(zoo.single_input(3), 32)

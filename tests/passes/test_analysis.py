@@ -11,7 +11,7 @@ import networkx as nx
 import pytest
 import torch
 from hypothesis import given
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import detc
@@ -39,8 +39,8 @@ NAME = "faster_rcnn_R_50_FPN"
 
 
 @pytest.fixture(scope="module")
-def graph(loaded: Callable[[str], nn.Module]) -> Graph:
-    return parse_passes("remove-postprocess,flatten-instances,canonicalize").run(detc.capture(loaded(NAME)))
+def graph(captured: Callable[[str], Graph]) -> Graph:
+    return parse_passes("remove-postprocess,flatten-instances,canonicalize").run(captured(NAME))
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ def test_flops_are_torch_s(graph: Graph, inputs: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "caffe2"])
 def test_flops_of_convolutions_are_the_same_on_every_target(
-    graph: Graph, loaded: Callable[[str], nn.Module], target: str
+    graph: Graph, captured: Callable[[str], Graph], target: str
 ) -> None:
-    lowered = detc.pipeline(target).run(detc.capture(loaded(NAME)))
+    lowered = detc.pipeline(target).run(captured(NAME))
     sizes = {"N": 1, "H": 64, "W": 96, "proposals": 50, "detections": 7}
 
     def of_convolutions(g: Graph) -> int:
