@@ -56,9 +56,9 @@ def test_compiled(target, name, compiled, loaded):
 
 
 @pytest.mark.parametrize("name", STEPPED)
-def test_every_pass_and_both_runtimes(name, loaded):
+def test_every_pass_and_both_runtimes(name, captured, loaded):
     """The graph after each pass, and the file in onnxruntime and OpenVINO, agree with detectron2; so do raw results."""
-    graph = detc.capture(loaded(name))
+    graph = captured(name)
     check = detc.CheckNumerics([feed(graph, zoo.single_input(3)), feed(graph, zoo.batch_input())])
     artifact = detc.emit(detc.pipeline("onnx", postprocess=True).run(graph, observers=[check]))
     for detector in (artifact, detc.Detector(OpenVinoModel(artifact.model.to_bytes(), threads=2))):
@@ -129,8 +129,8 @@ CAPTURED = (
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_captured_graph(name, loaded):
-    graph = detc.capture(loaded(name))
+def test_captured_graph(name, captured, loaded):
+    graph = captured(name)
     for scene in (0, 3, 5):
         (found,) = captured_outputs(graph, zoo.single_input(scene))
         compare_output(name, f"image{scene}/output", found)
