@@ -20,6 +20,7 @@ from detc.backends.metadata import metadata
 from detc.ir import Graph, IRError
 
 from . import functions as _functions
+from .memory import plan_memory
 from .source import write_source
 from .weights import METADATA_FILE, module_tree
 
@@ -54,12 +55,13 @@ class TorchScriptModel:
 
 
 def emit(graph: Graph) -> TorchScriptModel:
-    """The TorchScript module of a graph. Its parameters share storage with the detector.
+    """The TorchScript module of a graph. Its parameters share storage with the detector, but for convolutions' weights
+    larger than a pixel: these are stored with their channels last, which `module.to(memory_format=...)` undoes.
 
     Errors:
         IRError: the graph is not of the level `torchscript`, or torch refuses the module.
     """
-    source = write_source(graph, "Detections")
+    source = write_source(graph, "Detections", plan_memory(graph))
     module = torch.jit.script(module_tree(source.weights))
     _define(module, source.text, _result_type(list(graph.outputs)))
     return TorchScriptModel(module.eval(), source.text, metadata(graph))

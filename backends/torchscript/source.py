@@ -40,6 +40,7 @@ from detc.ir.dims import Call, Symbol
 from detc.ir.equality import attribute_key
 
 from .dialect import DIALECT
+from .memory import Memory
 
 CONSTANTS = "constants"
 """The module that holds the constants without a name of their own."""
@@ -73,21 +74,22 @@ class Source:
     weights: Mapping[tuple[str, ...], torch.Tensor] = field(repr=False)
 
 
-def write_source(graph: Graph, result: str) -> Source:
-    """The graph as a function that returns `result(<outputs in order>)`.
+def write_source(graph: Graph, result: str, memory: Memory | None = None) -> Source:
+    """The graph as a function that returns `result(<outputs in order>)`; without `memory`, nothing is overwritten.
 
     Errors:
         IRError: the graph is not of the level `torchscript`, or an op cannot be written.
     """
     if graph.level != "torchscript":
         raise IRError(f"only graphs of the level 'torchscript' can be written, not {graph.level!r}")
-    return _Writer(graph, result).write()
+    return _Writer(graph, result, memory or Memory()).write()
 
 
 class _Writer:
-    def __init__(self, graph: Graph, result: str) -> None:
+    def __init__(self, graph: Graph, result: str, memory: Memory) -> None:
         self._graph = graph
         self._result = result
+        self._memory = memory
         self._lines: list[str] = []
         self._names: dict[Value, str] = {}
         self._taken: dict[str, int] = dict.fromkeys(_PROVIDED, 1)
@@ -127,8 +129,12 @@ class _Writer:
         overload = overload_of(node.op.name)
         if overload is None:
             raise IRError(f"{node.op.name} at {node.source or '?'} is no operator of torch")
+        arguments, suffix = self._arguments(node, overload), ""
+        if node in self._memory.overwritten:
+            arguments.insert(0, arguments.pop(self._memory.overwritten[node]))
+            suffix = "_"
         base = node.op.name.split(".")[1]
-        call = f"{node.op.dialect}.{base}({', '.join(self._arguments(node, overload))})"
+        call = f"{node.op.dialect}.{base}{suffix}({', '.join(arguments)})"
         returns = overload._schema.returns
         if len(node.results) == 1 and str(returns[0].type) == "List[Tensor]":
             return f"{call}[0]"
@@ -216,6 +222,8 @@ class _Writer:
             # Equal small constants are kept once.
             key = (data.dtype, tuple(data.shape), str(data.tolist())) if value.is_literal else value
             path = self._literals.setdefault(key, (CONSTANTS, f"c{len(self._literals)}"))
+        if value in self._memory.channels_last:
+            data = data.contiguous(memory_format=torch.channels_last)
         self._weights[path] = data
         return path
 

@@ -12,7 +12,9 @@ from .forms import UPRIGHT
 
 def roi_pool(b: Builder, node: Node) -> Value:
     """The boxes of each level are pooled together, and put back into their order."""
-    features, scales = node.operand_list(0), floats(node, "scales")
+    # What lies otherwise in memory torchvision copies for each pooler.
+    features = [b.aten.contiguous(feature) for feature in node.operand_list(0)]
+    scales = floats(node, "scales")
     rois, levels = rois_and_levels(b, node, UPRIGHT.sides(b, node.operand(1)))
     if levels is None:
         return _pool(b, node, features[0], rois, scales[0])
