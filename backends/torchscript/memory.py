@@ -16,21 +16,23 @@ from dataclasses import dataclass, field
 from detc.ir import Constant, Graph, Node, TensorType, Value
 
 _CONVOLUTIONS = frozenset({"aten.conv2d", "aten.convolution", "aten.conv_transpose2d.input"})
-# These ask how their operand lies in memory, and fail, or give something else, where it is not in its usual order.
-_OF_STRIDES = frozenset(
+# These read how their operand lies in memory, and fail, or give something else, where it is not in its usual order.
+# Group normalization sums squares there, which costs precision.
+_WITH_CHANNELS_FIRST = frozenset(
     f"aten.{name}"
     for name in (
-        *("view", "view.dtype", "view_as", "_unsafe_view", "_reshape_alias", "unflatten.int", "view_as_complex"),
-        *("view_as_real", "as_strided", "unfold"),
+        *("view", "view.dtype", "view_as", "view_as_complex", "view_as_real", "_unsafe_view"),
+        *("_reshape_alias", "unflatten.int", "as_strided", "unfold", "group_norm", "native_group_norm"),
     )
 )
 # What these give is memory of its own (no view, no operand again), of which autograd keeps nothing.
 _OWN_MEMORY = frozenset(
     f"aten.{name}"
     for name in (
-        *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose2d.input", "linear", "addmm", "bmm", "mm"),
-        *("add.Tensor", "add.Scalar", "sub.Tensor", "sub.Scalar", "rsub.Scalar", "mul.Tensor", "mul.Scalar"),
-        *("div.Tensor", "div.Scalar", "abs", "batch_norm", "group_norm", "layer_norm"),
+        *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose2d.input"),
+        *("linear", "addmm", "bmm", "mm", "abs", "batch_norm", "group_norm", "layer_norm"),
+        *("add.Tensor", "add.Scalar", "sub.Tensor", "sub.Scalar", "rsub.Scalar"),
+        *("mul.Tensor", "mul.Scalar", "div.Tensor", "div.Scalar"),
         *("upsample_nearest2d", "upsample_nearest2d.vec", "upsample_bilinear2d", "upsample_bilinear2d.vec"),
         *("cat", "index_select", "gather", "new_zeros", "zeros", "full", "index_copy"),
     )
@@ -67,7 +69,7 @@ def plan_memory(graph: Graph) -> Memory:
 
 def _channels_last(graph: Graph) -> Set[Constant]:
     nodes = list(graph)
-    if any(node.op.name in _OF_STRIDES for node in nodes):
+    if any(node.op.name in _WITH_CHANNELS_FIRST for node in nodes):
         return frozenset()
     weights = (node.operand(1) for node in nodes if node.op.name in _CONVOLUTIONS)
     return {value for value in weights if isinstance(value, Constant) and value.rank == 4}

@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from torch import nn
 
 from detc.backends.torchscript import TorchScriptRuntime, emit
 from detc.backends.torchscript.memory import plan_memory
@@ -137,3 +138,14 @@ def test_where_an_operator_reads_strides_they_stay():
     assert not plan_memory(graph).channels_last
     x = torch.randn(1, 8, 12, 8)
     check_same_results(run(graph, {"x": x}), TorchScriptRuntime(emit(graph)).run({"x": x}))
+
+
+def test_group_normalization_stays_precise():
+    """In float32, of features far from zero."""
+    graph = graph_of(
+        lambda b, x: b.aten.group_norm(convolved(b, b.aten.add.Scalar(x, other=40)), num_groups=2)
+    )
+    x = torch.randn(1, 8, 64, 64)
+    weight = graph.weights["conv.weight"].data.double()
+    exact = nn.functional.group_norm(nn.functional.conv2d(x.double() + 40, weight, padding=1), 2).float()
+    torch.testing.assert_close(emit(graph).module(x)[0], exact, rtol=1e-4, atol=1e-4)
