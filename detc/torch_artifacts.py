@@ -36,7 +36,7 @@ class TorchScriptArtifact(Artifact):
     @property
     @override
     def nodes(self) -> int:
-        """How many operators one call runs."""
+        """How many operators the module has."""
         return self.model.nodes
 
     @override

@@ -50,8 +50,16 @@ class TorchScriptModel:
 
     @property
     def nodes(self) -> int:
-        """How many operators one call runs: the inlined graph's nodes but for constants, lists and attribute reads."""
-        return sum(not node.kind().startswith("prim::") for node in self.module.inlined_graph.nodes())
+        """How many operators there are: the inlined graph's nodes, those of loops once, but for constants, lists and
+        attribute reads."""
+        return _operator_count(self.module.inlined_graph)
+
+
+def _operator_count(block: Any) -> int:
+    return sum(
+        (not node.kind().startswith("prim::")) + sum(_operator_count(inner) for inner in node.blocks())
+        for node in block.nodes()
+    )
 
 
 def emit(graph: Graph) -> TorchScriptModel:

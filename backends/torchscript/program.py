@@ -83,14 +83,14 @@ def export(graph: Graph) -> ExportedModel:
         InputError: torch.export does not take one of its ops.
     """
     loops = [
-        f"{n.op.name.split('.')[1]} at {n.source or '(no module path)'}"
-        for n in graph
-        if n.op.dialect == DIALECT
+        f"{node.op.name.split('.')[1]} at {node.source or '(no module path)'}"
+        for node in graph
+        if node.op.dialect == DIALECT
     ]
     if loops:
         raise UnsupportedError(
-            "an exported program has no loops whose length depends on the data (a TorchScript module has them: "
-            f"--target torchscript); {len(loops)} would be needed:\n  " + "\n  ".join(loops)
+            "an exported program has no loops whose length depends on the data, which would be needed for "
+            f"{', '.join(loops)}; a TorchScript module (--target torchscript) has them"
         )
     symbols = list(dict.fromkeys(s for value in graph.inputs for s in type_symbols(value.type)))
     least = {s.name: _least(graph, s) for s in symbols}
