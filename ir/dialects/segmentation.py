@@ -90,7 +90,8 @@ def panoptic_combine(
     segments: list[Tensor] = []
     for image in range(len(sem_seg)):
         height, width = int(sizes[image, 0]), int(sizes[image, 1])
-        mine = torch.nonzero(batch_index == image)[:, 0]
+        # The others' masks need not be copied.
+        mine = torch.nonzero((batch_index == image) & (scores.double() >= score_threshold))[:, 0]
         kept, canvas = place_instances(
             masks[mine, :height, :width], scores[mine], overlap_threshold, score_threshold
         )
@@ -125,13 +126,12 @@ def place_instances(
     # In float64, as detectron2 compares them.
     good = scores[order].double() >= score_threshold
     order = order[good]
-    areas = masks.flatten(1).sum(dim=1).cpu()
     is_kept = torch.zeros(len(order), dtype=torch.bool, device=masks.device)
     segment = 0
     for place in range(len(order)):
         row = int(order[place])
         free = masks[row] & (canvas == 0)
-        area, left = int(areas[row]), int(free.sum())
+        area, left = int(torch.count_nonzero(masks[row])), int(torch.count_nonzero(free))
         if area > 0 and (area - left) / area <= overlap_threshold:
             segment += 1
             canvas.masked_fill_(free, segment)
