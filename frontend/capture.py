@@ -30,9 +30,11 @@ from detc.ir import (
     verify,
 )
 
+from .branches import ASSUMPTIONS
 from .detectron2.config import Config
 from .detectron2.dataset import known_class_names, test_settings
-from .tracing import ASSUMPTIONS, trace, weight_names
+from .recorded import weight_names
+from .tracing import trace
 
 Importer: TypeAlias = Callable[..., Any]
 """importer(capture, module, *arguments): emits what the module computes, returns its outputs as values."""

@@ -9,7 +9,8 @@ from . import aten, dialects
 from .builder import Builder, freeze, infer_types
 from .collector import paused_collector
 from .conditions import Condition
-from .dims import Dim, Symbol, SymExpr, evaluate, parse_dim, symbol
+from .dim_parser import parse_dim
+from .dims import Dim, Symbol, SymExpr, evaluate, symbol
 from .equality import attribute_key, attribute_keys, difference
 from .errors import (
     DetcError,

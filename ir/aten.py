@@ -20,6 +20,7 @@ from .equality import attribute_key
 from .errors import IRError
 from .node import Attribute, Operand, attribute_symbols
 from .ops import Op, OperandType, Parameter, register_dialect
+from .shape_env import SizeIsNoNumber
 from .symbolic import SymbolicShapes
 from .types import TensorType, Type, type_symbols
 
@@ -163,6 +164,8 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
         try:
             with world.enter(), torch.no_grad():
                 results = flat_results(overload(*positional, **keywords))
+        except SizeIsNoNumber as error:
+            raise IRError(f"{overload_name(overload)} needs the size {error.size} as a number") from None
         except IRError:
             raise
         except Exception as error:
@@ -170,11 +173,6 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
             raise IRError(
                 f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
             ) from None
-        decided = world.decided()
-        if decided:
-            # The example value must get into no type, of this operator or of a later one.
-            _world.cache_clear()
-            raise IRError(f"{overload_name(overload)} needs the size {decided} as a number")
         return [world.type(result) for result in results]
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:

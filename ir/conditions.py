@@ -6,7 +6,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .dims import Dim, Symbol, evaluate, parse_dim, symbols_of
+from .dim_parser import parse_dim
+from .dims import Dim, Symbol, evaluate, symbols_of
 from .errors import IRError
 
 _RELATIONS: dict[str, Callable[[int, int], bool]] = {

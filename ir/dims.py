@@ -1,17 +1,17 @@
 """Dimensions of tensors: integers, named symbols, and arithmetic on them.
 
 A symbolic dimension is kept in one canonical form, a polynomial with rational coefficients, so that two
-spellings of the same size compare equal. The atoms are symbols, floor divisions, remainders, minima and
-maxima. A symbol may carry a known divisor: `H` with `multiple=32` makes `H/4` a whole number, and exact.
+spellings of the same size compare equal. The atoms are symbols, floor divisions, minima and maxima; a remainder by a
+number is written with the floor division (`A - 2*floor(A/2)`), so that a size and its padding add up to a plain
+multiple. A symbol may carry a known divisor: `H` with `multiple=32` makes `H/4` a whole number, and exact.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd, lcm
 from typing import Any, TypeAlias, Union
 
@@ -39,10 +39,17 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Call:
-    """A function of sizes that is no polynomial: `floor` (args: numerator, divisor), `mod`, `min`, `max`."""
+    """A function of sizes that is no polynomial: `floor` (args: numerator, divisor), `min`, `max`, `mod` by a size."""
 
     function: str
     args: tuple[Dim, ...]
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.function, self.args))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @cached_property
     def key(self) -> str:
@@ -63,12 +70,14 @@ class Call:
 Atom: TypeAlias = Symbol | Call
 Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
 _ONE: Monomial = ()
+_REMEMBERED = 1 << 14
+"""How many divisions and calls are kept: a graph has few sizes, and asks for each of them often."""
 
 
 def _over(numerator: Dim, divisor: Dim) -> str:
     if isinstance(numerator, SymExpr) and isinstance(divisor, int):
         denominator = lcm(*(c.denominator for _, c in numerator.terms))
-        numerator, divisor = _scale(numerator, Fraction(denominator)), divisor * denominator
+        numerator, divisor = scale(numerator, Fraction(denominator)), divisor * denominator
     text = str(numerator)
     below = str(divisor)
     text = f"({text})" if any(c in text for c in "+-*/") else text
@@ -81,6 +90,11 @@ class SymExpr:
 
     terms: tuple[tuple[Monomial, Fraction], ...]
 
+    @staticmethod
+    def of(atom: Atom) -> SymExpr:
+        """The size that is just this symbol or call."""
+        return SymExpr(((((atom, 1),), Fraction(1)),))
+
     @cached_property
     def _hash(self) -> int:
         return hash(self.terms)
@@ -89,7 +103,14 @@ class SymExpr:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         return isinstance(other, SymExpr) and self._hash == other._hash and self.terms == other.terms
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the symbols in it."""
+        return frozenset(s.name for s in self.symbols())
 
     @cached_property
     def constant(self) -> Fraction:
@@ -128,13 +149,15 @@ class SymExpr:
 
     def substitute(self, mapping: Mapping[str, Dim]) -> Dim:
         """The same size with symbols replaced."""
+        if self.names.isdisjoint(mapping):
+            return self
         total: Dim = 0
         for monomial, coefficient in self.terms:
             product: Dim = 1
             for atom, power in monomial:
                 for _ in range(power):
                     product = product * _substitute_atom(atom, mapping)
-            total = total + _scale(product, coefficient)
+            total = total + scale(product, coefficient)
         return total
 
     def __add__(self, other: Dim) -> Dim:
@@ -143,13 +166,13 @@ class SymExpr:
     __radd__ = __add__
 
     def __sub__(self, other: Dim) -> Dim:
-        return self + _scale(other, Fraction(-1))
+        return self + scale(other, Fraction(-1))
 
     def __rsub__(self, other: Dim) -> Dim:
-        return _scale(self, Fraction(-1)) + other
+        return scale(self, Fraction(-1)) + other
 
     def __neg__(self) -> Dim:
-        return _scale(self, Fraction(-1))
+        return scale(self, Fraction(-1))
 
     def __mul__(self, other: Dim) -> Dim:
         products = [(_times(m, n), c * d) for m, c in self.terms for n, d in _terms(other)]
@@ -190,7 +213,7 @@ def symbol(name: str, multiple: int = 1) -> SymExpr:
     """The size called `name`, known to be a multiple of `multiple`."""
     if not name.isidentifier():
         raise IRError(f"a dimension's name must be an identifier, not {name!r}")
-    return SymExpr(((((Symbol(name, multiple), 1),), Fraction(1)),))
+    return SymExpr.of(Symbol(name, multiple))
 
 
 def symbols_of(dim: Dim) -> Iterator[Symbol]:
@@ -216,12 +239,17 @@ def floor_div(numerator: Dim, divisor: Dim) -> Dim:
     if not isinstance(divisor, int):
         if numerator == divisor:
             return 1
-        quotient = _exact_quotient(numerator, divisor)
+        quotient = exact_quotient(numerator, divisor)
         return _call("floor", numerator, divisor) if quotient is None else quotient
     if divisor == 1:
         return numerator
     if divisor < 0:
-        return floor_div(_scale(numerator, Fraction(-1)), -divisor)
+        return floor_div(scale(numerator, Fraction(-1)), -divisor)
+    return _floor_div_by_number(numerator, divisor)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _floor_div_by_number(numerator: Dim, divisor: int) -> Dim:
     whole: Dim = 0
     rest: Dim = 0
     for monomial, coefficient in _terms(numerator):
@@ -239,6 +267,9 @@ def floor_div(numerator: Dim, divisor: Dim) -> Dim:
     if isinstance(rest, int):
         return whole + rest // divisor
     rest, divisor = _reduced(rest, divisor)
+    if _leading(rest) < 0:
+        # floor(-x / k) = -ceil(x / k)
+        return whole - floor_div(scale(rest, Fraction(-1)) + (divisor - 1), divisor)
     nested = _nested_floor(rest)
     if nested is not None:
         inner_numerator, inner_divisor, constant = nested
@@ -246,22 +277,27 @@ def floor_div(numerator: Dim, divisor: Dim) -> Dim:
     return whole + _call("floor", rest, divisor)
 
 
+def _leading(expr: SymExpr) -> Fraction:
+    """The coefficient of its first term that is no number."""
+    return next(c for m, c in expr.terms if m != _ONE)
+
+
 def _reduced(numerator: SymExpr, divisor: int) -> tuple[SymExpr, int]:
     """floor((g x + c) / (g k)) = floor((x + floor(c / g)) / k) for the greatest g that all of it allows."""
-    scale = divisor
+    common = divisor
     for monomial, coefficient in numerator.terms:
         if monomial != _ONE:
             whole = coefficient
             for atom, power in monomial:
                 if isinstance(atom, Symbol):
                     whole *= atom.multiple**power
-            scale = gcd(scale, int(whole)) if whole.denominator == 1 else 1
-    if scale == 1:
+            common = gcd(common, int(whole)) if whole.denominator == 1 else 1
+    if common == 1:
         return numerator, divisor
     constant = int(numerator.constant)
-    reduced = _scale(numerator - constant, Fraction(1, scale)) + constant // scale
+    reduced = scale(numerator - constant, Fraction(1, common)) + constant // common
     assert isinstance(reduced, SymExpr)
-    return reduced, divisor // scale
+    return reduced, divisor // common
 
 
 def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:
@@ -280,36 +316,43 @@ def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:
     return atom.args[0], atom.args[1], int(expr.constant)
 
 
-def _exact_quotient(numerator: Dim, divisor: SymExpr) -> Dim | None:
-    """numerator / divisor where the divisor is one term that divides every term of the numerator."""
-    if len(divisor.terms) != 1:
-        return None
-    (below, coefficient) = divisor.terms[0]
-    result: dict[Monomial, Fraction] = {}
-    for monomial, c in _terms(numerator):
-        powers = dict(monomial)
-        for atom, power in below:
-            powers[atom] = powers.get(atom, 0) - power
-            if powers[atom] < 0:
-                return None
-        quotient = tuple((a, p) for a, p in monomial if powers[a] for p in (powers[a],))
-        if not _is_whole(quotient, c / coefficient):
+def exact_quotient(numerator: Dim, divisor: SymExpr) -> Dim | None:
+    """numerator / divisor where that is a polynomial with whole terms: long division by the term of highest degree."""
+    below, coefficient = max(divisor.terms, key=_degree)
+    rest, quotient = numerator, dict[Monomial, Fraction]()
+    while rest != 0:
+        monomial, c = max(_terms(rest), key=_degree)
+        part = _monomial_quotient(monomial, below)
+        if part is None or part in quotient or not _is_whole(part, c / coefficient):
             return None
-        result[quotient] = c / coefficient
-    return _make(result)
+        quotient[part] = c / coefficient
+        rest = rest - divisor * _make({part: quotient[part]})
+    return _make(quotient)
+
+
+def _degree(term: tuple[Monomial, Fraction]) -> tuple[int, list[tuple[str, int]]]:
+    return sum(power for _, power in term[0]), [(atom.key, power) for atom, power in term[0]]
+
+
+def _monomial_quotient(monomial: Monomial, divisor: Monomial) -> Monomial | None:
+    powers = dict(monomial)
+    for atom, power in divisor:
+        powers[atom] = powers.get(atom, 0) - power
+        if powers[atom] < 0:
+            return None
+    return tuple((atom, powers[atom]) for atom, _ in monomial if powers[atom])
 
 
 def mod(value: Dim, divisor: Dim) -> Dim:
     """The remainder, with the divisor's sign as in Python."""
     if isinstance(value, int) and isinstance(divisor, int):
         return value % divisor
+    if divisor == 2:
+        # Of the two ways to write it, the one that makes x + mod(x, 2) the padded size 2*ceil(x/2).
+        return floor_div(value + 1, 2) * 2 - value
     if isinstance(divisor, int):
-        kept = {m: c for m, c in _terms(value) if not _is_whole(m, c / divisor)}
-        rest = _make(kept)
-        if isinstance(rest, int):
-            return rest % divisor
-        return _call("mod", rest, divisor)
-    if value == divisor:
+        return value - floor_div(value, divisor) * divisor
+    if value == 0 or exact_quotient(value, divisor) is not None:
         return 0
     return _call("mod", value, divisor)
 
@@ -334,9 +377,10 @@ def _extremum(name: str, function: Callable[..., int], args: tuple[Dim, ...]) ->
     return others[0] if len(others) == 1 else _call(name, *others)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _call(function: str, *args: Dim) -> SymExpr:
-    """The size that is one function call, as an expression."""
-    return SymExpr(((((Call(function, args), 1),), Fraction(1)),))
+    """The size that is one function call, as an expression: the same object for the same call, which compares fast."""
+    return SymExpr.of(Call(function, args))
 
 
 def _terms(dim: Dim) -> tuple[tuple[Monomial, Fraction], ...]:
@@ -365,7 +409,8 @@ def _make(terms: Mapping[Monomial, Fraction]) -> Dim:
     return SymExpr(tuple(sorted(kept.items(), key=lambda t: [(a.key, p) for a, p in t[0]])))
 
 
-def _scale(dim: Dim, factor: Fraction) -> Dim:
+def scale(dim: Dim, factor: Fraction) -> Dim:
+    """The factor times the dimension, which must come out whole."""
     return _make({m: c * factor for m, c in _terms(dim)})
 
 
@@ -404,7 +449,7 @@ def _evaluate_atom(atom: Atom, values: Mapping[str, Any]) -> Any:
 
 def _substitute_atom(atom: Atom, mapping: Mapping[str, Dim]) -> Dim:
     if isinstance(atom, Symbol):
-        return mapping.get(atom.name, SymExpr(((((atom, 1),), Fraction(1)),)))
+        return mapping.get(atom.name, SymExpr.of(atom))
     args = tuple(substitute(a, mapping) for a in atom.args)
     functions: dict[str, Callable[..., Dim]] = {
         "floor": floor_div,
@@ -413,47 +458,3 @@ def _substitute_atom(atom: Atom, mapping: Mapping[str, Dim]) -> Dim:
         "max": maximum,
     }
     return functions[atom.function](*args)
-
-
-def parse_dim(text: str, multiples: Mapping[str, int] | None = None) -> Dim:
-    """Read what `str` of a dimension wrote. `multiples` gives the known divisors of symbols.
-
-    Errors:
-        IRError: the text is no dimension.
-    """
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise IRError(f"not a dimension: {text!r}") from None
-    return _from_ast(tree, multiples or {}, text)
-
-
-def _from_ast(tree: ast.expr, multiples: Mapping[str, int], text: str) -> Dim:
-    def read(node: ast.expr) -> Dim:
-        return _from_ast(node, multiples, text)
-
-    match tree:
-        case ast.Constant(value=int(value)):
-            return value
-        case ast.Name(id=name):
-            return symbol(name, multiples.get(name, 1))
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return _scale(read(operand), Fraction(-1))
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return read(left) + read(right)
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return read(left) - read(right)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return read(left) * read(right)
-        case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant(value=int(divisor))) if divisor:
-            return _scale(read(left), Fraction(1, divisor))
-        case ast.Call(func=ast.Name(id="floor" | "ceil" as name), args=[ast.BinOp(op=ast.Div()) as ratio]):
-            numerator, below = read(ratio.left), read(ratio.right)
-            if name == "ceil":
-                numerator = numerator + (below - 1)
-            return floor_div(numerator, below)
-        case ast.Call(func=ast.Name(id="mod"), args=[value, divisor]):
-            return mod(read(value), read(divisor))
-        case ast.Call(func=ast.Name(id="min" | "max" as name), args=args):
-            return (minimum if name == "min" else maximum)(*map(read, args))
-    raise IRError(f"not a dimension: {text!r}")

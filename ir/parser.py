@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from .collector import paused_collector
-from .dims import Dim, parse_dim
+from .dim_parser import parse_dim
+from .dims import Dim
 from .errors import DetcError, ParseError
 from .graph import Graph
 from .node import Attribute, Constant, Node, Operand, Value

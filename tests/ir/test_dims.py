@@ -106,7 +106,12 @@ TEXTS = {
     "2*A-B+3": 2 * symbol("A") - symbol("B") + 3,
     "A*A*B": symbol("A") * symbol("B") * symbol("A"),
     "min(A,4)": minimum(symbol("A"), 4),
-    "mod(A, 2)": mod(symbol("A"), 2),
+    "A-3*floor(A/3)": mod(symbol("A"), 3),
+    "2*ceil(A/2)": symbol("A") + mod(symbol("A"), 2),
+    "mod(A, B)": mod(symbol("A"), symbol("B")),
+    "7*ceil(A/7)": symbol("A") + mod(7 - mod(symbol("A"), 7), 7),
+    "7*ceil(H/28)": floor_div(symbol("H", 32), 4) + mod(-floor_div(symbol("H", 32), 4), 7),
+    "A*B+1": floor_div(7 * symbol("A") * symbol("A") * symbol("B") + 7 * symbol("A"), 7 * symbol("A")),
 }
 
 
@@ -124,6 +129,8 @@ def test_a_known_divisor_makes_division_exact() -> None:
     assert floor_div(height + 7, 8) == floor_div(height, 8)
     assert floor_div(symbol("A") * 6, symbol("A")) == 6
     assert floor_div(symbol("A"), symbol("A")) == 1
+    assert mod(symbol("A") * symbol("B"), symbol("A")) == 0
+    assert floor_div(-symbol("A"), 3) == -floor_div(symbol("A") + 2, 3)
 
 
 @pytest.mark.parametrize("text", ["", "A+", "A**2", "A.b", "f(A)", "'A'", "1.5", "A/0", "A B", "[A]", "A/B"])

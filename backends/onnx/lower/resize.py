@@ -46,9 +46,11 @@ def _whole_factors(x: Value, target: Sequence[Dim]) -> list[float] | None:
     return factors
 
 
-def _given(scale_factors: Any, scales_h: Any, scales_w: Any) -> list[float | None] | None:
+def _given(scale_factors: Any, scales: Any, scales_h: Any, scales_w: Any) -> list[float | None] | None:
     if scale_factors is not None:
         return list(scale_factors)
+    if scales is not None:
+        return [scales]
     return None if scales_h is None and scales_w is None else [scales_h, scales_w]
 
 
@@ -61,6 +63,7 @@ def _interpolation(name: str, **how: Any) -> None:
         input: Value | None = None,
         align_corners: bool = False,
         scale_factors: Any = None,
+        scales: float | None = None,
         scales_h: float | None = None,
         scales_w: float | None = None,
     ) -> Value:
@@ -69,13 +72,20 @@ def _interpolation(name: str, **how: Any) -> None:
         # torch's pixels have their centres at a half, also where one pixel is left: half_pixel, not
         # pytorch_half_pixel, which describes an older torch.
         mode = {"coordinate_transformation_mode": "align_corners" if align_corners else "half_pixel"}
-        return _resize(b, x, _given(scale_factors, scales_h, scales_w), output_size, **{**mode, **how})
+        return _resize(
+            b, x, _given(scale_factors, scales, scales_h, scales_w), output_size, **{**mode, **how}
+        )
 
 
-_interpolation(
-    "upsample_nearest2d", coordinate_transformation_mode="asymmetric", nearest_mode="floor", mode="nearest"
-)
-_interpolation("_upsample_nearest_exact2d", nearest_mode="round_prefer_ceil", mode="nearest")
+for axes in ("1d", "2d"):
+    _interpolation(
+        f"upsample_nearest{axes}",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        mode="nearest",
+    )
+    _interpolation(f"_upsample_nearest_exact{axes}", nearest_mode="round_prefer_ceil", mode="nearest")
+_interpolation("upsample_linear1d", mode="linear")
 _interpolation("upsample_bilinear2d", mode="linear")
 _interpolation("upsample_bicubic2d", mode="cubic", cubic_coeff_a=-0.75)
 
