@@ -1,7 +1,8 @@
 """Components of one's own in a detectron2 model, compiled: `python examples/custom_component.py`.
 
 A backbone and a box head in ordinary torch code need nothing but to be registered under the names that the config
-gives them: they are traced, with symbolic sizes. An RPN that changes how proposals are made is another matter: detc
+gives them: they are traced, with symbolic sizes, and may compute with these (windows of a padded map, tables of
+positions resized to it). An RPN that changes how proposals are made is another matter: detc
 knows what detectron2's does, not what this one does, says so, and takes an importer for it.
 """
 

@@ -33,8 +33,6 @@ class SymbolicShapes:
     def __init__(self, symbols: Iterable[Symbol]) -> None:
         self._env = ExampleShapeEnv(symbols)
         self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
-        # What it remembers is for sizes that are numbers; with symbols, keeping it costs a third of the time.
-        self.mode.cache_enabled = False
 
     def tensor(self, type: TensorType) -> torch.Tensor:
         """A fake tensor of that type."""
