@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .aten_shapes import quick_types
 from .builder import operand_types
 from .dims import Symbol
 from .equality import attribute_key
@@ -139,41 +140,7 @@ def remember_types(
 
 
 def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
-    def compute(
-        operands: tuple[OperandType, ...], attributes: tuple[tuple[str, Attribute], ...]
-    ) -> list[Type]:
-        symbols: list[Symbol] = []
-        for operand in operands:
-            for item in operand if isinstance(operand, tuple) else (operand,):
-                if item is not None:
-                    symbols.extend(type_symbols(item))
-        symbols.extend(attribute_symbols(tuple(value for _, value in attributes)))
-        world = _world(tuple(dict.fromkeys(symbols)))
-
-        def fake(operand: OperandType) -> Any:
-            if isinstance(operand, tuple):
-                return [fake(item) for item in operand]
-            if operand is None:
-                return None
-            if not isinstance(operand, TensorType):
-                raise IRError(f"{overload_name(overload)} takes tensors, not {operand}")
-            return world.tensor(operand)
-
-        values = {name: world.attribute(value) for name, value in attributes}
-        positional, keywords = call_arguments(overload, [fake(o) for o in operands], values)
-        try:
-            with world.enter(), torch.no_grad():
-                results = flat_results(overload(*positional, **keywords))
-        except SizeIsNoNumber as error:
-            raise IRError(f"{overload_name(overload)} needs the size {error.size} as a number") from None
-        except IRError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise IRError(
-                f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
-            ) from None
-        return [world.type(result) for result in results]
+    name = overload_name(overload)
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
         key = _signature(overload, operands, attributes)
@@ -181,10 +148,55 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
         if types is None:
             if len(_inferred) >= _CACHE_LIMIT:
                 _inferred.clear()
-            types = _inferred[key] = compute(operands, tuple(attributes.items()))
+            types = quick_types(name, operands, attributes)
+            if types is None:
+                types = torchs_types(overload, operands, attributes)
+            _inferred[key] = types
         return types
 
     return infer
+
+
+def torchs_types(
+    overload: torch._ops.OpOverload, operands: Sequence[OperandType], attributes: Mapping[str, Attribute]
+) -> list[Type]:
+    """The result types by torch's own shape propagation; sizes that depend on data are `Fresh`.
+
+    Errors:
+        IRError: torch refuses the operands, or would have to fix one of their sizes.
+    """
+    symbols: list[Symbol] = []
+    for operand in operands:
+        for item in operand if isinstance(operand, tuple) else (operand,):
+            if item is not None:
+                symbols.extend(type_symbols(item))
+    symbols.extend(attribute_symbols(tuple(attributes.values())))
+    world = _world(tuple(dict.fromkeys(symbols)))
+
+    def fake(operand: OperandType) -> Any:
+        if isinstance(operand, tuple):
+            return [fake(item) for item in operand]
+        if operand is None:
+            return None
+        if not isinstance(operand, TensorType):
+            raise IRError(f"{overload_name(overload)} takes tensors, not {operand}")
+        return world.tensor(operand)
+
+    values = {name: world.attribute(value) for name, value in attributes.items()}
+    positional, keywords = call_arguments(overload, [fake(o) for o in operands], values)
+    try:
+        with world.enter(), torch.no_grad():
+            results = flat_results(overload(*positional, **keywords))
+    except SizeIsNoNumber as error:
+        raise IRError(f"{overload_name(overload)} needs the size {error.size} as a number") from None
+    except IRError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise IRError(
+            f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
+        ) from None
+    return [world.type(result) for result in results]
 
 
 @lru_cache(maxsize=64)
