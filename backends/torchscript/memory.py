@@ -82,8 +82,8 @@ def _overwritten(graph: Graph) -> dict[Node, int]:
     for node in graph:
         if node.op.name in _OVERWRITING:
             symmetric = node.op.name in _SYMMETRIC and node.attributes.get("alpha", 1) == 1
-            for position in range(2 if symmetric else 1):
-                if _may_overwrite(node, node.operand(position), outputs):
+            for position, operand in enumerate(node.operands[: 2 if symmetric else 1]):
+                if isinstance(operand, Value) and _may_overwrite(node, operand, outputs):
                     found[node] = position
                     break
     return found

@@ -35,7 +35,7 @@ LOWERED: dict[str, LoweringRule] = {
 
 @dataclass(frozen=True)
 class LowerToTorchScript(Conversion):
-    """Replace det ops by operators of aten and torchvision; by functions that torch compiles where it takes a loop.
+    """Replace det ops by operators of aten and torchvision, and by functions where it takes a loop.
 
     Before:
         %1: i64[kept] = det.nonempty(%boxes)
