@@ -12,6 +12,7 @@ import torch
 
 import detc
 from detc.frontend.detectron2 import build_model
+from detc.frontend.structures import Boxes, Instances
 
 from .models import CONFIGS
 from .report import Row, Section
@@ -75,5 +76,7 @@ def _compile(path: Path) -> _Compiled:
     except detc.UnsupportedError as error:
         return _Compiled(name, parameters, problem=str(error).splitlines()[0])
     seconds = time.perf_counter() - start
-    found = artifact([{"image": 255 * torch.rand(3, 96, 128)}])
+    # Only a model without a proposal generator looks at the proposals.
+    proposals = Instances((96, 128), proposal_boxes=Boxes(torch.tensor([[8.0, 8.0, 90.0, 80.0]])))
+    found = artifact([{"image": 255 * torch.rand(3, 96, 128), "proposals": proposals}])
     return _Compiled(name, parameters, seconds, artifact.nodes, runs=len(found) == 1)

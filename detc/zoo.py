@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,22 @@ class Cell:
     Attributes:
         images: how many images of other sizes than each other were run alone, 0 if it did not compile.
         batch: the images that one run took: "any" number, or a fixed one.
-        problem: why not; empty where all agrees.
+        problem: why not, or why not in a batch; empty where all agrees.
+        alone: whether each image by itself agrees.
+        least: the least height and width of what the file takes; 0 if that is what the model takes too.
     """
 
     images: int
     batch: str
     problem: str = ""
+    alone: bool = True
+    least: int = 0
 
     def __str__(self) -> str:
+        sizes = f"from {self.least} pixels" if self.least else "any size"
         if self.problem:
-            return "no"
-        return "any size, any batch" if self.batch == "any" else "any size, fixed batch"
+            return f"{sizes}, alone" if self.images and self.alone else "no"
+        return f"{sizes}, any batch" if self.batch == "any" else f"{sizes}, fixed batch"
 
 
 @dataclass(frozen=True)
@@ -111,31 +116,53 @@ def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> dict
     try:
         artifact = compile(model, target, **batch)
     except UnsupportedError as error:
-        return dict.fromkeys(runtimes(target), Cell(0, "", str(error).splitlines()[0]))
-    inputs: dict[str, dict[str, Any]] = {
-        path: model_input(read_image(path), artifact.metadata) for path in images
-    }
+        return dict.fromkeys(runtimes(target), Cell(0, "", _brief(error)))
+    divisibility, least = _divisibility(artifact.metadata), _least(artifact.metadata)
+    inputs: dict[str, dict[str, Any]] = {}
+    for path in images:
+        one = model_input(read_image(path), artifact.metadata)
+        if min(-(-side // divisibility) * divisibility for side in one["image"].shape[1:]) >= least:
+            inputs[path] = one
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{SUFFIXES[target]}"
         artifact.save(path)
-        return {
-            name: _run(model, path, runtime, inputs, str(len(images)) if fixed else "any")
-            for name, runtime in runtimes(target).items()
-        }
+        cell = Cell(len(inputs), str(len(images)) if fixed else "any", least=least)
+        return {name: _run(model, path, runtime, inputs, cell) for name, runtime in runtimes(target).items()}
+
+
+def _divisibility(metadata: Mapping[str, Any]) -> int:
+    return max(1, int(metadata["size_divisibility"]))
+
+
+def _least(metadata: Mapping[str, Any]) -> int:
+    """The least side of the images that a file takes, 0 where any that the model takes will do."""
+    sides = [int(metadata.get("least", {}).get(name, 0)) for name in ("H", "W")]
+    return max(sides) if max(sides) > _divisibility(metadata) else 0
 
 
 def _run(
-    model: nn.Module, path: Path, runtime: str | None, inputs: Mapping[str, Mapping[str, Any]], batch: str
+    model: nn.Module, path: Path, runtime: str | None, inputs: Mapping[str, Mapping[str, Any]], cell: Cell
 ) -> Cell:
+    """The cell, if the file agrees with the model."""
+    if not inputs:
+        return replace(cell, problem=f"no image has {cell.least} pixels along both sides")
     try:
         # What was written a moment ago is trusted.
         rows = check_parity(model, load_artifact(path, runtime=runtime, trusted=True), inputs)
     except DetcError as error:
-        return Cell(0, "", str(error).splitlines()[0])
+        return replace(cell, images=0, problem=_brief(error).replace(str(path), "the file"))
     wrong = [row for row in rows if not row.report.agrees]
-    if wrong:
-        return Cell(len(inputs), "", f"{Path(wrong[0].image).name}: {wrong[0].report.problem}")
-    return Cell(len(inputs), batch)
+    if not wrong:
+        return cell
+    first = wrong[0]
+    where = f"{Path(first.image).name}, " + (f"in a batch of {first.batch}" if first.batch > 1 else "alone")
+    return replace(cell, problem=f"{where}: {first.report.problem}", alone=first.batch > 1)
+
+
+def _brief(error: DetcError) -> str:
+    """Its first line, and the second where the first only announces it."""
+    lines = str(error).splitlines()
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def as_markdown(entries: Sequence[Entry], note: str = "") -> str:

@@ -54,7 +54,9 @@ def test_what_differs_is_no(loaded: Callable[[str], nn.Module], monkeypatch: pyt
 
     monkeypatch.setattr(detc.passes.RemovePostprocess, "apply", wrong)
     for cell in measure_target(model, "onnx", IMAGES).values():
-        assert str(cell) == "no" and cell.problem.startswith("scene3.png: boxes: a detection is missing")
+        assert str(cell) == "no" and cell.problem.startswith(
+            "scene3.png, alone: boxes: a detection is missing"
+        )
 
 
 def test_reasons_stand_below_the_table(tmp_path: Path) -> None:

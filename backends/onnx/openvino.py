@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,7 @@ class OpenVinoModel:
             parsed = onnx.load_model_from_string(model)
             self.compiled = core.compile_model(core.read_model(model), "CPU", options)
         except Exception as error:  # their exceptions share no base class
-            raise InputError(f"OpenVINO cannot load {what}: {' '.join(str(error).split())}") from None
+            raise InputError(f"OpenVINO cannot load {what}: {_reason(error)}") from None
         weights = {weight.name for weight in parsed.graph.initializer}
         self._declared = [_declared(value) for value in parsed.graph.input if value.name not in weights]
         self._outputs = [value.name for value in parsed.graph.output]
@@ -88,6 +89,12 @@ class OpenVinoModel:
         except Exception as error:  # as above
             raise InputError(f"OpenVINO failed: {' '.join(str(error).split())}") from None
         return {name: values[name] for name in self._outputs}
+
+
+def _reason(error: Exception) -> str:
+    """What OpenVINO lacks, or else all that it says."""
+    lacking = re.search(r"No conversion rule found for operations: (.*)", str(error))
+    return f"it has no {lacking[1].strip()}" if lacking else " ".join(str(error).split())
 
 
 def _declared(value: onnx.ValueInfoProto) -> Declared:

@@ -93,7 +93,7 @@ def export(graph: Graph) -> ExportedModel:
             f"{', '.join(loops)}; a TorchScript module (--target torchscript) has them"
         )
     symbols = list(dict.fromkeys(s for value in graph.inputs for s in type_symbols(value.type)))
-    least = {s.name: _least(graph, s) for s in symbols}
+    least = {s.name: least_size(graph, s) for s in symbols}
     free = {
         s.name: ExportDim(s.name.lower(), min=-(-least[s.name] // s.multiple), max=_LARGEST // s.multiple)
         for s in symbols
@@ -179,7 +179,7 @@ def _export_dim(dim: SymExpr, free: Mapping[str, Any]) -> Any:
     return symbol.multiple * free[symbol.name] if symbol.multiple != 1 else free[symbol.name]
 
 
-def _least(graph: Graph, symbol: Symbol) -> int:
+def least_size(graph: Graph, symbol: Symbol) -> int:
     """The least size for which no dimension that depends on it alone is one, for a symbol of images' sizes."""
     dims = {
         dim

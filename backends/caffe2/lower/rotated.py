@@ -3,6 +3,9 @@
 CollectRpnProposals and DistributeFpnProposals know upright rois only. What they select and sort is found by scores
 and areas, though, and the first column of a roi, its image, goes along unread: with the number of its row there, and
 any upright box of the same area, they say which rotated rois to take.
+
+GenerateProposals drops a rotated proposal whose centre is beyond the right or lower edge of the image; detectron2 keeps
+it. Where an image is padded much, as in a batch of unlike ones, the net therefore finds other objects than the model.
 """
 
 from __future__ import annotations
