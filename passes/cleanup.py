@@ -49,9 +49,8 @@ class DeadCode(Pass):
         for node in reversed(graph):
             if node not in needed and erase_if_unused(graph, node):
                 changed = True
-                continue
-            for attribute in node.attributes.values():
-                needed.update(origins[s.name] for s in attribute_symbols(attribute) if s.name in origins)
+            elif origins:
+                needed.update(origins[name] for name in _sizes_asked(node) if name in origins)
         return graph.prune_weights() or changed
 
 
@@ -155,14 +154,20 @@ class _Merger:
         return known
 
 
+def _sizes_asked(node: Node) -> set[str]:
+    """The sizes in a node's attributes."""
+    return {symbol.name for value in node.attributes.values() for symbol in attribute_symbols(value)}
+
+
 def _size_origins(graph: Graph) -> dict[str, Node]:
-    """Which node each size comes from that only the data knows."""
+    """Which node each size in an attribute comes from, of those that only the data knows."""
     given = {symbol.name for value in graph.inputs for symbol in type_symbols(value.type)}
+    asked = {name for node in graph for name in _sizes_asked(node)} - given
     origins: dict[str, Node] = {}
-    for node in graph:
+    for node in graph if asked else ():
         for result in node.results:
             for symbol in type_symbols(result.type):
-                if symbol.name not in given:
+                if symbol.name in asked:
                     origins.setdefault(symbol.name, node)
     return origins
 

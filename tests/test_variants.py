@@ -1,4 +1,4 @@
-"""Settings that no checkpoint of the zoo has: compiled to ONNX, they give what the loaded model gives.
+"""Settings that no checkpoint of the zoo has: compiled to ONNX and TorchScript, they give what the loaded model gives.
 
 A model is the zoo's with other options. Its weights are the checkpoint's as far as they fit, and seeded numbers
 elsewhere, large enough for scores to differ.
@@ -130,26 +130,33 @@ def varied(name: str, options: list[Any]) -> nn.Module:
 
 
 def assert_agree(model: nn.Module) -> int:
-    """The compiled file gives what the model gives, for two images of unlike, odd sizes; how many rows that is."""
+    """The compiled files give what the model gives, for two images of unlike, odd sizes; how many rows that is."""
     image = zoo.scene(3)
     batch = [{"image": image}, {"image": zoo.scene(0)[:, 40:171, 60:], "height": 100, "width": 333}]
-    artifact = detc.compile(model, postprocess=True)
-    count = 0
-    for inputs in (batch, [{"image": torch.full_like(image, 40.0)}]):
-        with torch.no_grad():
-            expected = model(inputs)
-        for i, (found, wanted) in enumerate(zip(artifact(inputs), expected, strict=True)):
-            assert set(found) == set(wanted)
-            for output, instances in found.items():
-                assert_detections_match(
-                    detections(instances),
-                    detections(wanted[output]),
-                    what=f"image {i}",
-                    thresholds=(artifact.metadata.get("score_thresh", 0.0),),
-                    limit=artifact.metadata["detections_per_image"],
-                )
-                count += len(instances)
-    return count
+    runs = (batch, [{"image": torch.full_like(image, 40.0)}])
+    with torch.no_grad():
+        expected = [model(inputs) for inputs in runs]
+    graph = detc.capture(model)
+    for target in ("onnx", "torchscript"):
+        artifact = detc.emit(detc.pipeline(target, postprocess=True).run(graph))
+        for inputs, wanted in zip(runs, expected, strict=True):
+            for i, (found, want) in enumerate(zip(artifact(inputs), wanted, strict=True)):
+                assert_same_rows(artifact, found, want, f"{target}, image {i}")
+    return sum(len(instances) for results in expected for result in results for instances in result.values())
+
+
+def assert_same_rows(
+    artifact: detc.Artifact, found: dict[str, Any], wanted: dict[str, Any], what: str
+) -> None:
+    assert set(found) == set(wanted)
+    for output, instances in found.items():
+        assert_detections_match(
+            detections(instances),
+            detections(wanted[output]),
+            what=what,
+            thresholds=(artifact.metadata.get("score_thresh", 0.0),),
+            limit=artifact.metadata["detections_per_image"],
+        )
 
 
 @pytest.mark.parametrize("name", OPTIONS)
