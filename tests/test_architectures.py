@@ -125,7 +125,7 @@ def test_exported_programs_have_no_loops(name, compiled):
         detc.emit(lowered, "torch-export")
 
 
-@pytest.mark.parametrize("name", ["pointrend_rcnn_R_50_FPN", "semantic_R_50_FPN"])
+@pytest.mark.parametrize("name", ["semantic_R_50_FPN"])
 def test_exported_program(name, compiled, loaded):
     """From what TorchScript's raw files are made of."""
     lowered = compiled(name, target="torchscript").graph
