@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <iostream>
 #include <regex>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -80,10 +81,16 @@ Metadata read_metadata(const std::string& json) {
   return metadata;
 }
 
-// torchvision's operators (NMS, RoIAlign, ...) register themselves when their library is loaded.
+// torchvision's operators (NMS, RoIAlign, ...) register themselves when their libraries are loaded.
 void load_vision_operators() {
-  if (dlopen(VISION_OPERATORS, RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    throw std::runtime_error(std::string("cannot load torchvision's operators: ") + dlerror());
+  std::istringstream libraries(VISION_OPERATORS);
+  for (std::string path; std::getline(libraries, path, ':');) {
+    if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+      throw std::runtime_error(
+          "cannot load torchvision's operators: " + std::string(dlerror()) +
+          " (what it names must be in the environment that this program was built against: if that has changed, "
+          "build again)");
+    }
   }
 }
 
