@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 # Type checker and import linter want the packages as they are installed, under one folder `detc`.
 PACKAGE := build/package
-SOURCES := $(shell find detc frontend ir passes backends -name '*.py' -o -name py.typed)
+SOURCES := $(shell find driver frontend ir passes backends -name '*.py' -o -name py.typed)
 
 .PHONY: demo test test-caffe2 system bench lint types unit clean
 

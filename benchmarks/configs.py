@@ -12,7 +12,7 @@ import torch
 
 import detc
 from detc.frontend.detectron2 import build_model
-from detc.frontend.structures import Boxes, Instances
+from detc.ir.structures import Boxes, Instances
 
 from .models import CONFIGS
 from .report import Row, Section

@@ -4,13 +4,37 @@ A `Pass` changes a graph; a `Pipeline` runs passes in order under the eyes of `O
 written as `RewriteRule`s and applied by `apply_rules`; lowerings to a target as a table, by `Conversion`.
 """
 
-from .anchors import FuseAnchors
-from .base import Context, NoMatch, Pass, PassRun, RuleCount, attribute, erase_if_unused
-from .batch_norm import FoldBatchNorm
-from .bisect import Culprit, Rewrite, bisect
-from .canonicalize import Canonicalize
-from .cleanup import CommonSubexpressions, DeadCode
-from .compare import (
+from .core.base import (
+    Context,
+    NoMatch,
+    Pass,
+    PassRun,
+    RuleCount,
+    attribute,
+    erase_if_unused,
+)
+from .core.files import load_graph, load_inputs, save_graph
+from .core.observers import (
+    CountNodes,
+    Observer,
+    PrintAfter,
+    PrintBefore,
+    PrintChanged,
+    Timing,
+    VerifyEach,
+)
+from .core.pipeline import PassError, Pipeline
+from .core.registry import (
+    find_pass,
+    known_passes,
+    load_entry_points,
+    load_pass_file,
+    parse_pass,
+    parse_passes,
+    run_python_file,
+)
+from .debug.bisect import Culprit, Rewrite, bisect
+from .debug.compare import (
     DetectionReport,
     Mismatch,
     Reference,
@@ -20,31 +44,23 @@ from .compare import (
     detection_groups,
     flatten_outputs,
 )
-from .constants import FoldConstants
-from .conversion import Conversion, LoweringRule, Sizes
-from .dump import DumpIR
-from .files import load_graph, load_inputs, save_graph
-from .fuse import Fuse
-from .honesty import ExpensiveChecks, HonestyError
-from .instances import FLAT_NAMES, FlattenInstances, flat_names
-from .numerics import CheckNumerics, DivergenceError, PassReport
-from .observers import CountNodes, Observer, PrintAfter, PrintBefore, PrintChanged, Timing, VerifyEach
-from .patterns import Match, NodePattern, Pattern, PatternBuilder
-from .pipeline import PassError, Pipeline
-from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
-from .reduce import Reproducer, reduce
-from .registry import (
-    find_pass,
-    known_passes,
-    load_entry_points,
-    load_pass_file,
-    parse_pass,
-    parse_passes,
-    run_python_file,
-)
-from .rewrite import RewriteRule, apply_rules, summaries
-from .rpn_head import FuseRpnHead
-from .slicing import Slice, extract
+from .debug.dump import DumpIR
+from .debug.honesty import ExpensiveChecks, HonestyError
+from .debug.numerics import CheckNumerics, DivergenceError, PassReport
+from .debug.reduce import Reproducer, reduce
+from .debug.slicing import Slice, extract
+from .detection.anchors import FuseAnchors
+from .detection.instances import FLAT_NAMES, FlattenInstances, flat_names
+from .detection.postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
+from .detection.rpn_head import FuseRpnHead
+from .generic.batch_norm import FoldBatchNorm
+from .generic.canonicalize import Canonicalize
+from .generic.cleanup import CommonSubexpressions, DeadCode
+from .generic.constants import FoldConstants
+from .generic.fuse import Fuse
+from .rewrite.conversion import Conversion, LoweringRule, Sizes
+from .rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
+from .rewrite.rules import RewriteRule, apply_rules, summaries
 
 __all__ = [
     "FLAT_NAMES",

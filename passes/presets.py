@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from .anchors import FuseAnchors
-from .base import Pass
-from .batch_norm import FoldBatchNorm
-from .canonicalize import Canonicalize
-from .cleanup import CommonSubexpressions, DeadCode
-from .constants import FoldConstants
-from .fuse import Fuse
-from .instances import FlattenInstances
-from .postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
-from .rpn_head import FuseRpnHead
+from .core.base import Pass
+from .detection.anchors import FuseAnchors
+from .detection.instances import FlattenInstances
+from .detection.postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
+from .detection.rpn_head import FuseRpnHead
+from .generic.batch_norm import FoldBatchNorm
+from .generic.canonicalize import Canonicalize
+from .generic.cleanup import CommonSubexpressions, DeadCode
+from .generic.constants import FoldConstants
+from .generic.fuse import Fuse
 
 FLATTEN: tuple[Pass, ...] = (
     # Postprocessing is the last use of `Instances`: open it up before they are taken apart.

@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from detc.detector import batch_images
+from detc.backends.detector import batch_images
+from detc.backends.segmentation import panoptic_results, sem_seg_results
 from detc.frontend.detectron2.config import Config, load_config
-from detc.frontend.structures import Instances
 from detc.ir import Graph, run
-from detc.segmentation import panoptic_results, sem_seg_results
+from detc.ir.structures import Instances
 from tests import parity, zoo
 
 

@@ -11,7 +11,7 @@ import pytest
 
 def _seen() -> tuple[set[str], set[str]]:
     """The names of all rule classes of detc, and of those that have rewritten something."""
-    rewrite = sys.modules.get("detc.passes.rewrite")
+    rewrite = sys.modules.get("detc.passes.rewrite.rules")
     if rewrite is None:
         return set(), set()
     known = {_name(rule) for rule in rewrite.RewriteRule.known if rule.__module__.startswith("detc.")}

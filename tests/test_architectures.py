@@ -10,7 +10,7 @@ import detc
 from detc.backends.onnx import OpenVinoModel
 from detc.frontend import Capture
 from detc.frontend.importers.rpn import rpn
-from detc.frontend.structures import Boxes, Instances
+from detc.ir.structures import Boxes, Instances
 from tests import zoo
 from tests.outputs import captured_outputs, compare_output, compare_segmentations
 from tests.test_truth import feed, run_without_detc

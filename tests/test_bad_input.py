@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import detc
-from detc.cli import main
+from detc.commands.main import main
 from tests import zoo
 
 NAME = "mask_rcnn_R_50_FPN"

@@ -34,7 +34,7 @@ def scene(index: int) -> str:
 
 def test_help_and_mistyped_options_do_not_wait_for_torch(detc_command: Command) -> None:
     program = (
-        "import sys; from detc.cli import main\n"
+        "import sys; from detc.commands.main import main\n"
         "try: main(sys.argv[1:])\n"
         "finally: assert 'torch' not in sys.modules"
     )
@@ -80,7 +80,7 @@ def test_export_with_everything(detc_command: Command, tmp_path: Path) -> None:
 
 WRONG_MASKS = """
 import sys, detc
-from detc.cli import main
+from detc.commands.main import main
 from detc.frontend.detectron2.mask_head import MaskRCNNConvUpsampleHead
 
 @detc.importer(MaskRCNNConvUpsampleHead)

@@ -20,7 +20,7 @@ from detc.frontend.detectron2 import ShapeSpec, build_model
 from detc.frontend.detectron2.register import REGISTRIES
 from detc.frontend.tracing import trace
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
-from detc.passes.base import Context
+from detc.passes.core.base import Context
 from tests.own_parts import BACKBONES, TokenBoxHead
 from tests.test_cli import Command
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import detc
-from detc.detections import detection_table, run_lengths, to_json
+from detc.backends.images import model_input, read_image, save_image
 from detc.frontend.detectron2.dataset import CITYSCAPES_CLASSES, COCO_CLASSES, COCO_STUFF, known_class_names
-from detc.frontend.structures import Boxes, Instances, RotatedBoxes
-from detc.images import model_input, read_image, save_image
-from detc.picture import draw
+from detc.ir.structures import Boxes, Instances, RotatedBoxes
+from detc.show.detections import detection_table, run_lengths, to_json
+from detc.show.picture import draw
 from tests import parity, zoo
 
 NAME = "mask_rcnn_R_50_FPN"

@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOTS = ("detc", "frontend", "ir", "passes", "backends")
+ROOTS = ("driver", "frontend", "ir", "passes", "backends")
 
 
 def project() -> dict[str, Any]:
@@ -28,7 +28,7 @@ def project() -> dict[str, Any]:
 def test_every_package_is_installed() -> None:
     folders = [path.parent for root in ROOTS for path in (ROOT / root).rglob("*.py")]
     there = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    names = {name if name.split(".")[0] == "detc" else f"detc.{name}" for name in there}
+    names = {f"detc.{name}".replace("detc.driver", "detc") for name in there}
     setuptools = project()["tool"]["setuptools"]
     assert set(setuptools["packages"]) == names
     assert set(setuptools["package-dir"].values()) == set(ROOTS)

@@ -13,7 +13,7 @@ import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import detc
-from detc.cli import main
+from detc.commands.main import main
 from detc.ir import Builder, Graph, TensorType, symbol
 from detc.passes import Context, Pipeline, parse_passes, save_graph
 from detc.report import Recorder, write_report

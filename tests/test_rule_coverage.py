@@ -23,5 +23,5 @@ def test_a_rule_that_never_matches_fails_the_whole_suite(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    assert ("detc.passes.canonicalize.DropCopy" in done.stdout) == bool(code)
+    assert ("detc.passes.generic.canonicalize.DropCopy" in done.stdout) == bool(code)
     assert "1 passed" in done.stdout

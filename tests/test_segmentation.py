@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import detc
-from detc.picture import draw_segments
-from detc.segmentation_checks import compare_segmentations
-from detc.segments import Segment, segments_of
+from detc.check.segmentation import compare_segmentations
+from detc.show.picture import draw_segments
+from detc.show.segments import Segment, segments_of
 from tests import zoo
 from tests.test_cli import Command, decoded, scene
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import detc
-from detc.cli import main
+from detc.commands.main import main
 from detc.ir import Builder, Graph, TensorType, symbol
 from detc.passes import (
     ExpensiveChecks,

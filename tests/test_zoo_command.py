@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 import detc
-from detc.cli import main
-from detc.zoo import BEGIN, END, Cell, Entry, as_markdown, measure_target, write_into
+from detc.check.zoo import BEGIN, END, Cell, Entry, as_markdown, measure_target, write_into
+from detc.commands.main import main
 from tests import zoo
 
 NAME = "faster_rcnn_R_50_FPN"

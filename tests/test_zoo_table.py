@@ -16,8 +16,8 @@ import detc
 from detc.api import FIXED_BATCH, TARGETS
 from detc.backends.onnx import OpenVinoModel
 from detc.backends.torchscript.program import least_size
+from detc.check.zoo import BEGIN, END, RUNTIMES, find_models
 from detc.ir.types import type_symbols
-from detc.zoo import BEGIN, END, RUNTIMES, find_models
 from tests import zoo
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")

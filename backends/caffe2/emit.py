@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from google.protobuf import text_format
 
-from detc.backends.files import atomic_write
 from detc.ir import Constant, Graph, InputError, IRError, Node, Value
+from detc.ir.files import atomic_write
 
 from .arguments import make_operator, set_argument
 from .dialect import ALL_OUTPUTS, LEAST_OUTPUTS

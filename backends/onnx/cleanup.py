@@ -9,9 +9,9 @@ import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, Node, Value
-from detc.passes.base import Context, NoMatch, Pass
-from detc.passes.patterns import Match, NodePattern, Pattern, PatternBuilder
-from detc.passes.rewrite import RewriteRule, apply_rules, summaries
+from detc.passes.core.base import Context, NoMatch, Pass
+from detc.passes.rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
+from detc.passes.rewrite.rules import RewriteRule, apply_rules, summaries
 
 _WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
 _EXACT_INTO: dict[torch.dtype, set[torch.dtype]] = {

@@ -16,9 +16,9 @@ import onnx
 import onnx_graphsurgeon as gs
 import torch
 
-from detc.backends.files import atomic_write
 from detc.backends.metadata import detc_version, metadata
 from detc.ir import Constant, Dim, Graph, InputError, IRError, Node, SymExpr, TensorType, Value
+from detc.ir.files import atomic_write
 
 from .dialect import ELEMENT_TYPES, IR_VERSION, OPSET, attribute_protos, flatten, schema_of
 from .wire import SIZE_LIMIT, model_chunks, model_size, tensor_bytes

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 import torchvision.ops as _operators  # noqa: F401  (registers them)
 
-from detc.backends.files import atomic_write
 from detc.backends.metadata import metadata
 from detc.ir import Graph, IRError
+from detc.ir.files import atomic_write
 
 from . import functions as _functions
 from .memory import plan_memory

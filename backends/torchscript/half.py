@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from detc.ir import Constant, Graph, Node, TensorType, Value, infer_types, map_operands
-from detc.passes.base import Context, Pass
+from detc.passes.core.base import Context, Pass
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What weights can be stored as."""

@@ -23,7 +23,6 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from detc.backends.files import atomic_write
 from detc.backends.metadata import metadata
 from detc.ir import (
     Graph,
@@ -37,6 +36,7 @@ from detc.ir import (
     evaluate,
     parse_type,
 )
+from detc.ir.files import atomic_write
 from detc.ir.types import type_symbols
 
 from .dialect import DIALECT

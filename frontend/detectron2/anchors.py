@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detc.ir.structures import Boxes, RotatedBoxes
+
 from ..errors import InputError
-from ..structures import Boxes, RotatedBoxes
 
 
 class BufferList(nn.Module):

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+from detc.ir.structures import Boxes, Instances
+
 from ..errors import InputError
-from ..structures import Boxes, Instances
 from .box_regression import Box2BoxTransform, Box2BoxTransformRotated
 from .layers import Conv2d, Norm, ShapeSpec, get_norm
 

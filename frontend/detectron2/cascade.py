@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..structures import Boxes, Instances
+from detc.ir.structures import Boxes, Instances
+
 from .box_head import FastRCNNOutputLayers, Predictions, fast_rcnn_inference
 from .poolers import ROIPooler
 from .roi_heads import Features, StandardROIHeads

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from ..structures import Boxes, ImageList, Instances
+from detc.ir.structures import Boxes, ImageList, Instances
+
 from .anchors import DefaultAnchorGenerator
 from .backbone import Backbone
 from .box_regression import Box2BoxTransform, Box2BoxTransformLinear

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detc.ir.structures import Instances
+
 from ..errors import InputError
-from ..structures import Instances
 from .layers import Conv2d, ShapeSpec, check_inference
 
 

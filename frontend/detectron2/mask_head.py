@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detc.ir.structures import Instances
+
 from ..errors import InputError
-from ..structures import Instances
 from .layers import Conv2d, Norm, ShapeSpec, check_inference, get_norm
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detc.ir.structures import ImageList, Instances
+
 from ..errors import InputError
-from ..structures import ImageList, Instances
 from .backbone import Backbone
 from .config import Config
 from .layers import check_inference

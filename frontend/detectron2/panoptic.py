@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..structures import Instances
+from detc.ir.structures import Instances
+
 from .layers import check_inference
 from .meta_arch import BatchedInputs, GeneralizedRCNN, output_size
 from .postprocess import detector_postprocess, sem_seg_postprocess

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..structures import Boxes
+from detc.ir.structures import Boxes
 
 
 def point_sample(input: Tensor, point_coords: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detc.ir.structures import Boxes, Instances
+
 from ..errors import InputError
-from ..structures import Boxes, Instances
 from .layers import Conv2d, ShapeSpec, check_inference
 from .mask_head import mask_rcnn_inference
 from .point_features import (

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
 
+from detc.ir.structures import Boxes, RotatedBoxes
+
 from ..errors import InputError
-from ..structures import Boxes, RotatedBoxes
 from .layers import ROIAlign
 from .rotated_ops import ROIAlignRotated
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..structures import Boxes, Instances
+from detc.ir.structures import Boxes, Instances
 
 
 def detector_postprocess(

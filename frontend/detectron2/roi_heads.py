@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..structures import ImageList, Instances
+from detc.ir.structures import ImageList, Instances
+
 from .box_head import FastRCNNOutputLayers
 from .layers import check_inference
 from .poolers import BoxLists, ROIPooler

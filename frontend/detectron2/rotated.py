@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..structures import Boxes, Instances, RotatedBoxes
+from detc.ir.structures import Boxes, Instances, RotatedBoxes
+
 from .box_head import FastRCNNOutputLayers, Predictions, above_threshold, finite_rows
 from .roi_heads import StandardROIHeads
 from .rotated_ops import batched_nms_rotated

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from detc.ir.structures import Boxes, ImageList, Instances, RotatedBoxes
+
 from ..errors import InputError
-from ..structures import Boxes, ImageList, Instances, RotatedBoxes
 from .anchors import DefaultAnchorGenerator, RotatedAnchorGenerator
 from .box_regression import Box2BoxTransform, Box2BoxTransformRotated
 from .layers import Conv2d, check_inference

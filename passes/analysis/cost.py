@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from detc.ir import Graph, Node, TensorType, Value, evaluate
 from detc.ir.types import tensors_of
 
-from ..base import attribute
+from ..core.base import attribute
 from .memory import example_sizes, tensor_bytes
 
 Count = Callable[[Node, Mapping[str, int]], int]

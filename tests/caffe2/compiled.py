@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from detc.backends.caffe2.pipeline import caffe2_pipeline
-from detc.detector import batch_images
+from detc.backends.detector import batch_images
 from detc.ir import Graph
 from tests import zoo
 from tests.models import captured, loaded

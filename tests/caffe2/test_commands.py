@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detc.cli import main
+from detc.commands.main import main
 from tests import zoo
 
 NAME = "mask_rcnn_R_50_FPN"

@@ -10,8 +10,8 @@ import torch
 from typing_extensions import override
 
 from detc.backends.caffe2 import Caffe2Runtime, emit
-from detc.caffe2_outputs import Caffe2Detections
-from detc.detector import Detector
+from detc.backends.caffe2.blobs import Caffe2Detections
+from detc.backends.detector import Detector
 from detc.export import Caffe2Tracer
 from detc.frontend.detectron2 import load_config
 from detc.ir import Graph

@@ -18,7 +18,7 @@ from detc.export import (
     schema_from_json,
     scripting_with_instances,
 )
-from detc.frontend.structures import Boxes, Instances, RotatedBoxes
+from detc.ir.structures import Boxes, Instances, RotatedBoxes
 from tests import zoo
 from tests.parity import assert_detections_match, detections
 

@@ -14,7 +14,7 @@ from detc.frontend.detectron2.dense import permute_to_N_HWA_K
 from detc.frontend.detectron2.fcos import FCOS, FCOSHead
 from detc.frontend.detectron2.meta_arch import MetaArch
 from detc.frontend.errors import InputError
-from detc.frontend.structures import Boxes, Instances
+from detc.ir.structures import Boxes, Instances
 from tests import parity, zoo
 
 

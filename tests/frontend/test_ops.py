@@ -34,7 +34,7 @@ from detc.frontend.detectron2.rotated_ops import (
     roi_align_rotated,
 )
 from detc.frontend.errors import InputError
-from detc.frontend.structures import Boxes, Instances
+from detc.ir.structures import Boxes, Instances
 
 
 def corners(box: np.ndarray) -> np.ndarray:

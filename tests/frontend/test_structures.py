@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 
-from detc.frontend.structures import Boxes, ImageList, Instances, Keypoints, RotatedBoxes, pairwise_iou
+from detc.ir.structures import Boxes, ImageList, Instances, Keypoints, RotatedBoxes, pairwise_iou
 
 
 def test_boxes() -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import detc
-from detc.cli import main
-from detc.detector import batch_images
+from detc.backends.detector import batch_images
+from detc.commands.main import main
 from detc.ir import Graph, IRError, Node, Value
 from detc.ir.interpreter import run
 from detc.passes import extract, parse_passes, save_graph

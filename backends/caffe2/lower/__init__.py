@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from detc.backends.caffe2 import dialect as _dialect  # noqa: F401  (registers caffe2.*)
 from detc.ir import Graph, Node
-from detc.passes.base import Context
-from detc.passes.conversion import Conversion, LoweringRule, Sizes
+from detc.passes.core.base import Context
+from detc.passes.rewrite.conversion import Conversion, LoweringRule, Sizes
 
 from . import aten, det, points, proposals, resize, rotated
 from .aten import DIRECT, UNSUPPORTED

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from detc.ir import Builder, Dim, IRError, Node, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
-from detc.passes.lowering_rules import RuleTable, refuse
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
+from detc.passes.rewrite.lowering_rules import RuleTable, refuse
 
 from ..infer import product
 from .builder import Caffe2Builder, whole

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from detc.ir import Builder, Dim, Graph, Node, TensorType, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import Sizes
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import Sizes
 
 FLOAT, INT32, INT64 = 1, 2, 10
 """Of TensorProto.DataType."""

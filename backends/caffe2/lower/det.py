@@ -14,8 +14,8 @@ import torch
 
 from detc.ir import Dim, Node, Value
 from detc.ir.dialects.pooling import level_range
-from detc.passes.base import NoMatch, attribute
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch, attribute
+from detc.passes.rewrite.conversion import LoweringRule
 
 from ..ops.boxes import LOG_SIZE_LIMIT
 from .builder import FLOAT, INT32, INT64, Caffe2Builder

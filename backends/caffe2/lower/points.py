@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from detc.ir import Constant, Node, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
-from detc.passes.lowering_rules import RuleTable
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
+from detc.passes.rewrite.lowering_rules import RuleTable
 
 from .builder import FLOAT, INT32, Caffe2Builder, whole
 from .det import floats

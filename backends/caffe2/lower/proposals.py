@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from detc.ir import Constant, Node, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import INT64, Caffe2Builder, sized, whole
 from .det import ANGLES, ROIS, check_decoding

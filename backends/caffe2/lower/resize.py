@@ -8,8 +8,8 @@ import torch
 
 from detc.ir import Dim, Value
 from detc.ir.dims import floor_div
-from detc.passes.base import NoMatch
-from detc.passes.lowering_rules import RuleTable
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.lowering_rules import RuleTable
 
 from .builder import Caffe2Builder, whole
 

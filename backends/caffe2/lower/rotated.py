@@ -14,8 +14,8 @@ import torch
 
 from detc.ir import Node, Value
 from detc.ir.dialects.pooling import level_range
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import FLOAT, INT32, INT64, Caffe2Builder, sized
 from .det import ROIS, check_decoding, floats, rois_of

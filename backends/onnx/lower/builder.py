@@ -11,8 +11,8 @@ import torch
 
 from detc.ir import Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
 from detc.ir.dims import Call, Monomial, symbols_of
-from detc.passes.base import NoMatch
-from detc.passes.conversion import Sizes
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import Sizes
 
 INT64_MAX = 2**63 - 1
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from detc.ir import Value
-from detc.passes.base import NoMatch
+from detc.passes.core.base import NoMatch
 
 from .builder import OnnxBuilder
 from .rules import RuleTable, require_unused

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from detc.ir import Attribute, Builder, Node, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import (
     F32,

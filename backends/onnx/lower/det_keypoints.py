@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Graph, Node, TensorType, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, scalar, scan, split, whwh
 

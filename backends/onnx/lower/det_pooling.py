@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import level_thresholds
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, split
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from detc.ir import Builder, Node, Value
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, scalar, split
 from .det_pooling import pool_by_level

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from detc.ir import Builder, Constant, Node, Value
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import (
     F32,

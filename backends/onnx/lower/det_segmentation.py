@@ -10,8 +10,8 @@ import math
 import torch
 
 from detc.ir import Builder, Dim, Graph, Node, TensorType, Value, symbol
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, iota, scalar, scan, split
 

@@ -9,7 +9,7 @@ import torch
 
 from detc.ir import Dim, SymExpr, Value
 from detc.ir.node import LITERAL_LIMIT
-from detc.passes.base import NoMatch
+from detc.passes.core.base import NoMatch
 
 from .builder import OnnxBuilder
 from .rules import RuleTable, axis_of

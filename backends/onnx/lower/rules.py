@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from detc.ir import Builder, Node
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
-from detc.passes.lowering_rules import RuleTable, arguments, refuse
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
+from detc.passes.rewrite.lowering_rules import RuleTable, arguments, refuse
 
 from .builder import OnnxBuilder
 

@@ -9,7 +9,7 @@ import torch
 
 from detc.ir import Dim, Value
 from detc.ir.dims import mod
-from detc.passes.base import NoMatch
+from detc.passes.core.base import NoMatch
 
 from .builder import INT64_MAX, OnnxBuilder
 from .rules import RuleTable, axis_of

@@ -9,7 +9,7 @@ from typing import ClassVar
 from typing_extensions import override
 
 from detc.ir import Node
-from detc.passes.conversion import Conversion, LoweringRule
+from detc.passes.rewrite.conversion import Conversion, LoweringRule
 
 from ..dialect import DIALECT
 from . import boxes, dense, keypoints, masks, points, pooling, proposals, rotated, segmentation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import F32, I64, cast, clip, columns, floats, rows, whwh
 from .forms import UPRIGHT

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from detc.ir import Builder, Dim, Node, Value
-from detc.passes.base import NoMatch, attribute
+from detc.passes.core.base import NoMatch, attribute
 
 from ..dialect import DIALECT
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from detc.ir import Builder, Dim, Node, Value
 from detc.ir.dims import minimum
-from detc.passes.base import attribute
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import attribute
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import (
     F64,

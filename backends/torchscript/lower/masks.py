@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import class_logits, columns, known, number
 

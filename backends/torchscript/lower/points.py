@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Dim, Node, Value
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import F32, I64, cast, class_logits, columns, floats, one_or_cat
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import level_thresholds
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import F32, cast, floats, integer, where_true
 from .forms import UPRIGHT

@@ -10,8 +10,8 @@ import torch
 
 from detc.ir import Builder, Constant, Dim, Node, Value
 from detc.ir.dims import minimum
-from detc.passes.base import NoMatch
-from detc.passes.conversion import LoweringRule
+from detc.passes.core.base import NoMatch
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import (
     F32,

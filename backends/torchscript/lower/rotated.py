@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.rotated import UPRIGHT_WITHIN
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import F32, cast, columns, floats, number, rows, whwh
 from .forms import BoxForm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detc.passes.conversion import LoweringRule
+from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import scripted
 

@@ -11,7 +11,7 @@ import torch
 from detc.backends.onnx import OnnxRuntimeModel, OpenVinoModel, emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
-from detc.passes.base import Context
+from detc.passes.core.base import Context
 
 F32, I64 = torch.float32, torch.int64
 N, H, W, R = (symbol(name) for name in "NHWR")

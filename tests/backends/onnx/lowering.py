@@ -15,7 +15,7 @@ from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.openvino import OpenVinoModel
 from detc.backends.onnx.runtime import OnnxRuntimeModel
 from detc.ir import Builder, Graph, TensorType, evaluate, parse_type, run, verify
-from detc.passes.base import Context
+from detc.passes.core.base import Context
 
 Make = Callable[..., Any]
 Sizes = Mapping[str, int]

@@ -11,7 +11,7 @@ import torch
 import detc.backends.onnx.dialect  # noqa: F401  (registers the dialect)
 from detc.backends.onnx.cleanup import CleanUpOnnx
 from detc.ir import Builder, Graph, parse_type, run, verify
-from detc.passes.base import Context
+from detc.passes.core.base import Context
 
 IMAGE = "f32[N,8,H,W]"
 

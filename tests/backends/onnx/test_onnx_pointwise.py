@@ -10,7 +10,7 @@ from lowering import Case, build, check, example, lower, same
 
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.ir import Builder, Graph, TensorType, UnsupportedError, parse_type, run, symbol
-from detc.passes.base import Context
+from detc.passes.core.base import Context
 
 N, R = symbol("N"), symbol("R")
 SOME = ({"R": 5}, {"R": 1}, {"R": 0})

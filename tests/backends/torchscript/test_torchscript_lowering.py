@@ -8,7 +8,7 @@ import torch
 from detc.backends.torchscript import TorchScriptRuntime, emit
 from detc.backends.torchscript.lower import LOWERED, LowerToTorchScript
 from detc.ir import registered_ops, run, verify
-from detc.passes.base import Context
+from detc.passes.core.base import Context
 from tests.backends.onnx import test_det_dense, test_det_lowering, test_det_rotated
 from tests.backends.onnx.det_case import assert_same
 

@@ -1,1 +1,0 @@
-"""The commands for those who write passes: opt, bisect, passes --explain."""

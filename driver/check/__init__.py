@@ -1,0 +1,1 @@
+"""Comparing what was compiled with the model."""

@@ -1,0 +1,44 @@
+"""Writing files so that a failure leaves the old file, or none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from . import InputError
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file to write into. It replaces `path` when the block ends well, and vanishes otherwise.
+
+    Errors:
+        InputError: the folder does not exist, or the file cannot be written there.
+    """
+    target = Path(path)
+    folder = target.parent
+    if not folder.is_dir():
+        raise InputError(f"the output folder does not exist: {folder}")
+    if target.is_dir():
+        raise InputError(f"the output is a folder: {target}")
+    try:
+        descriptor, beside = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=folder)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from None
+    try:
+        # mkstemp makes private files; the result gets the permissions that any new file gets.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(descriptor, 0o666 & ~mask)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        os.replace(beside, target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)

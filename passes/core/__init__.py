@@ -1,0 +1,1 @@
+"""What a pass and a pipeline are, and what watches one run."""

@@ -1,0 +1,1 @@
+"""Finding out what a pipeline did: dumps, comparisons, bisection, reduction."""

@@ -1,0 +1,260 @@
+"""Passes on postprocessing, which brings results from the network's input into the output image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from typing_extensions import override
+
+from detc.ir import (
+    Builder,
+    Dim,
+    Graph,
+    InstancesType,
+    IRError,
+    Node,
+    SymExpr,
+    TensorType,
+    Type,
+    Value,
+    infer_types,
+)
+from detc.ir.dialects.postprocess import BOX_FIELDS, BOX_OPS
+from detc.ir.ops import FRESH_PREFIX
+from detc.ir.types import substitute_type, tensors_of, type_symbols
+
+from ..core.base import Context, Pass, attribute, erase_if_unused
+
+_POSTPROCESSED = {"det.postprocess": 0, "det.sem_seg_postprocess": 0}
+"""Ops that bring a result into the output image -> the operand that they take it from."""
+_COMBINED = {"det.panoptic_combine"}
+"""Ops that make a result of their own of what is in the output image already."""
+
+
+@dataclass(frozen=True)
+class RemovePostprocess(Pass):
+    """Drop postprocessing: boxes stay in pixels of the network's input, masks as the head gave them.
+
+    Before:
+        input %output_size: i64[N,2]
+        %r: instances<pred_boxes: f32[kept,4], ...> = det.postprocess(%d, %im_info, %output_size, ...)
+        return instances=%r
+    After:
+        return instances=%d
+
+    Semantic logits stay in the network's resolution too, and outputs that there are only in the output image, a
+    panoptic combination, go away. So does an input that only postprocessing used, such as `output_size`.
+    """
+
+    changes_meaning: ClassVar[bool] = True
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        combined = [node for node in graph if node.op.name in _COMBINED]
+        for node in combined:
+            _drop(graph, node)
+        removed = [node for node in graph if node.op.name in _POSTPROCESSED]
+        sizes: dict[str, Dim] = {}
+        stale: set[Value] = set()
+        for node in removed:
+            raw = node.operand(_POSTPROCESSED[node.op.name])
+            used = list(node.operand_values)
+            sizes.update(_renamed(node.result.type, raw.type))
+            stale.add(raw)
+            graph.replace_uses(node.result, raw)
+            graph.erase(node)
+            for value in used:
+                if any(value is v for v in graph.inputs) and not value.is_used and not graph.is_output(value):
+                    graph.remove_input(value)
+        if removed:
+            _retype(graph, stale, sizes)
+        return bool(removed or combined)
+
+
+def _drop(graph: Graph, node: Node) -> None:
+    """Take out a node with the outputs that it gives, and what only it used of instances."""
+    graph.set_outputs({name: v for name, v in graph.outputs.items() if v.producer is not node})
+    producers = dict.fromkeys(value.producer for value in node.operand_values)
+    graph.erase(node)
+    for producer in producers:
+        if producer is not None and producer.op.dialect == "instances":
+            erase_if_unused(graph, producer)
+
+
+@dataclass(frozen=True)
+class KeepRoiMasks(Pass):
+    """Leave masks as the head gave them; boxes are still brought into the output image.
+
+    Before:
+        %r: instances<..., pred_masks: bool[kept,h,w]> = det.postprocess(%d, %im_info, %size,
+        mask_threshold=0.5)
+    After:
+        %r: instances<..., pred_masks: f32[kept,1,28,28]> =
+            det.postprocess(%d, %im_info, %size, mask_threshold=0.5, paste=False)
+
+    An op that needs the pasted masks, such as a panoptic combination, has them pasted for it.
+    """
+
+    changes_meaning: ClassVar[bool] = True
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        stale: set[Value] = set()
+        for node in graph:
+            if node.op.name != "det.postprocess" or not attribute(node, "paste"):
+                continue
+            before = node.operand(0).type
+            after = node.result.type
+            if not isinstance(before, InstancesType) or not isinstance(after, InstancesType):
+                raise IRError("det.postprocess takes and gives instances")
+            masks = dict(before.fields).get("pred_masks")
+            if masks is None:
+                continue
+            rows = after.field("pred_masks").shape[0]
+            kept = masks.with_shape(rows, *masks.shape[1:])
+            type = InstancesType(tuple((n, kept if n == "pred_masks" else t) for n, t in after.fields))
+            twin = context.builder(graph, node).node(
+                node.op, node.operands, {**node.attributes, "paste": False}, [type]
+            )
+            _paste_for_users(graph, node, twin.result, context)
+            graph.replace_uses(node.result, twin.result)
+            graph.erase(node)
+            stale.add(twin.result)
+        if stale:
+            _retype(graph, stale, {})
+        return bool(stale)
+
+
+def _paste_for_users(graph: Graph, node: Node, instances: Value, context: Context) -> None:
+    """Paste the masks for the ops that combine them with something else in the output image.
+
+    `instances` are what `node`, a `det.postprocess`, gives without pasting.
+    """
+    for getter in node.result.users:
+        if getter.op.name != "instances.get" or getter.attributes["field"] != "pred_masks":
+            continue
+        for user in getter.result.users:
+            if user.op.name in _COMBINED:
+                b = context.builder(graph, user)
+                names = ("pred_masks", "pred_boxes", "batch_index")
+                fields = {name: b.instances.get(instances, field=name) for name in names}
+                user.replace_operand(getter.result, _paste(b, fields, node, getter.result.tensor_type))
+
+
+def _paste(b: Builder, fields: Mapping[str, Value], node: Node, type: TensorType) -> Value:
+    """The masks of postprocessed instances pasted as a `det.postprocess` says. `type` is theirs then."""
+    pasted: Value = b.det.paste_masks(
+        fields["pred_masks"],
+        fields["pred_boxes"],
+        fields["batch_index"],
+        node.operand(2),
+        threshold=node.attributes["mask_threshold"],
+    )
+    pasted.type = type
+    return pasted
+
+
+@dataclass(frozen=True)
+class DecomposePostprocess(Pass):
+    """Write postprocessing out as ops on the fields.
+
+    Before:
+        %r: instances<...> = det.postprocess(%d, %im_info, %output_size, mask_threshold=0.5)
+    After:
+        %b: f32[detections,4] = instances.get(%d, field="pred_boxes")
+        %i: i64[detections] = instances.get(%d, field="batch_index")
+        %s: f32[detections,4] = det.rescale_boxes(%b, %i, %im_info, %output_size)
+        %k: i64[kept] = det.nonempty(%s)
+        %b2: f32[kept,4] = aten.index_select(%s, %k, dim=0)                       # and so each field
+        %p2: f32[kept,K,3] = det.rescale_keypoints(%p, %i2, %im_info, %output_size)
+        %m2: bool[kept,h,w] = det.paste_masks(%m, %b2, %i2, %output_size, threshold=0.5)
+        %r: instances<...> = instances.make([%b2, ...], names=("pred_boxes", ...))
+    """
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        changed = False
+        for node in graph:
+            if node.op.name == "det.postprocess":
+                _decompose(graph, node, context)
+                changed = True
+        return changed
+
+
+def _decompose(graph: Graph, node: Node, context: Context) -> None:
+    b = context.builder(graph, node)
+    instances, im_info, output_size = (node.operand(i) for i in range(3))
+    before, after = instances.type, node.result.type
+    if not isinstance(before, InstancesType) or not isinstance(after, InstancesType):
+        raise IRError("det.postprocess takes and gives instances")
+    fields = {name: b.instances.get(instances, field=name) for name, _ in before.fields}
+    boxes = next((name for name in BOX_FIELDS if name in fields), None)
+    if boxes is None:
+        raise IRError(f"instances without boxes ({', '.join(BOX_FIELDS)}) cannot be postprocessed")
+    columns = fields[boxes].shape[1]
+    if not isinstance(columns, int) or columns not in BOX_OPS:
+        raise IRError(f"boxes {fields[boxes].type} cannot be postprocessed")
+    rescale, nonempty = BOX_OPS[columns]
+    fields[boxes] = b.call(rescale, fields[boxes], fields["batch_index"], im_info, output_size)
+    rows: Value = b.call(nonempty, fields[boxes])
+    # The new rows are the ones that the old node gave; they keep their name.
+    rows.type = rows.tensor_type.with_shape(after.fields[0][1].shape[0])
+    fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}
+    if "pred_keypoints" in fields:
+        fields["pred_keypoints"] = b.det.rescale_keypoints(
+            fields["pred_keypoints"], fields["batch_index"], im_info, output_size
+        )
+    if "pred_masks" in fields and attribute(node, "paste"):
+        fields["pred_masks"] = _paste(b, fields, node, after.field("pred_masks"))
+    made = b.instances.make(list(fields.values()), names=tuple(fields))
+    graph.replace_uses(node.result, made)
+    graph.erase(node)
+
+
+def _renamed(old: Type, new: Type) -> dict[str, Dim]:
+    """What each size that is a name in the old type is in the new one, where both have a dimension there."""
+    renamed: dict[str, Dim] = {}
+    for was, now in _paired(old, new):
+        for before, after in zip(was.shape, now.shape, strict=False):
+            known = before.as_symbol if isinstance(before, SymExpr) else None
+            if known is not None and before != after and was.rank == now.rank:
+                renamed.setdefault(known.name, after)
+    return renamed
+
+
+def _paired(old: Type, new: Type) -> Iterator[tuple[TensorType, TensorType]]:
+    return zip(tensors_of(old), tensors_of(new), strict=True)
+
+
+def _retype(graph: Graph, stale: set[Value], sizes: Mapping[str, Dim]) -> None:
+    """Infer again the types downstream of values whose type has changed. `sizes` have another name now."""
+    for node in graph:
+        if sizes:
+            node.substitute_sizes(sizes)
+        if not any(value in stale for value in node.operand_values):
+            continue
+        inferred = infer_types(node.op, node.operands, node.attributes)
+        for result, type in zip(node.results, inferred, strict=True):
+            renewed = _with_known_sizes(type, result.type)
+            if renewed != result.type:
+                result.type = renewed
+                stale.add(result)
+
+
+def _with_known_sizes(inferred: Type, declared: Type) -> Type:
+    """The inferred type, in which a size that depends on data has the name that it was declared with."""
+    names: dict[str, Dim] = {}
+    for fresh, known in itertools.zip_longest(tensors_of(inferred), tensors_of(declared)):
+        if fresh is None or known is None or fresh.rank != known.rank:
+            continue
+        for dim, old in zip(fresh.shape, known.shape, strict=True):
+            symbol = dim.as_symbol if isinstance(dim, SymExpr) else None
+            if symbol is not None and symbol.name.startswith(FRESH_PREFIX):
+                names.setdefault(symbol.name, old)
+    missing = {s.name for s in type_symbols(inferred) if s.name.startswith(FRESH_PREFIX)} - set(names)
+    if missing:
+        raise IRError(f"no name is known for the size {', '.join(sorted(missing))}")
+    return substitute_type(inferred, names)

@@ -1,0 +1,1 @@
+"""Rewriting: patterns, rules, and conversion to a target by a table."""

@@ -1,0 +1,178 @@
+"""Lowering to a target dialect by a table: op name -> the rule that replaces it.
+
+A backend declares its table as data; `Conversion` walks the graph once, in order, and applies it. An op
+without a rule, or whose rule refuses, is reported with its module path; all of them at once.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, TypeAlias
+
+from typing_extensions import override
+
+from detc.ir import (
+    Builder,
+    Dim,
+    Graph,
+    IRError,
+    Node,
+    TensorType,
+    UnsupportedError,
+    Value,
+)
+from detc.ir.types import type_symbols
+
+from ..core.base import Context, NoMatch, Pass
+
+LoweringRule: TypeAlias = Callable[..., Value | Sequence[Value]]
+"""rule(builder, node) -> the values that replace the node's results. Raises NoMatch(why) to refuse."""
+
+
+class Sizes:
+    """Where each symbolic size can be read off at run time: a dimension -> (value, axis) that has it.
+
+    Attributes:
+        computed: values that a builder made to hold sizes, by a key of its own, for later nodes to use again.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Dim, tuple[Value, int]] = {}
+        self.computed: dict[object, Value] = {}
+
+    def learn(self, value: Value) -> None:
+        """Note the sizes of a value that is computed by now."""
+        if isinstance(value.type, TensorType):
+            for axis, dim in enumerate(value.type.shape):
+                if not isinstance(dim, int):
+                    self._known.setdefault(dim, (value, axis))
+
+    def find(self, dim: Dim) -> tuple[Value, int] | None:
+        """A value with that size and the axis, None if no value so far has it."""
+        return self._known.get(dim)
+
+    def replace(self, old: Value, new: Value) -> None:
+        """Read sizes off `new` where they were read off `old`."""
+        for dim, (value, axis) in list(self._known.items()):
+            if value is old:
+                self._known[dim] = (new, axis)
+
+
+class Conversion(Pass):
+    """Base of the lowering passes. A subclass gives the table, the level afterwards and the dialect."""
+
+    target: ClassVar[str]
+    """What the target is called; its dialect, where it has one of its own."""
+    level: ClassVar[str]
+    """The graph's level afterwards."""
+
+    @property
+    @abstractmethod
+    def table(self) -> Mapping[str, LoweringRule]:
+        """Op name -> rule."""
+
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return {name: f"{name}  ->  {self.target}.*" for name in sorted(self.table)}
+
+    def is_direct(self, node: Node) -> bool:
+        """Whether the target has the node's op itself: it stays as it is then."""
+        return node.op.dialect == self.target
+
+    def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Builder:
+        """The builder that rules get. Override it to give them more."""
+        return context.builder(graph, node)
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> bool:
+        table = self.table
+        sizes = Sizes()
+        for value in graph.inputs:
+            sizes.learn(value)
+        refused: list[str] = []
+        stopped = False
+        changed = graph.level != self.level
+        for node in graph:
+            direct = self.is_direct(node)
+            if not direct and (stopped := not context.may_rewrite(node.op.name)):
+                break
+            if not direct:
+                start = time.perf_counter()
+                problem = self._convert(graph, node, table, sizes, context)
+                context.count(node.op.name).seconds += time.perf_counter() - start
+                if problem:
+                    refused.append(f"{node.op.name} at {node.source or '(no module path)'}: {problem}")
+                changed = True
+            else:
+                for result in node.results:
+                    sizes.learn(result)
+        if refused:
+            lines = "\n  ".join(refused)
+            raise UnsupportedError(f"{len(refused)} ops have no lowering to {self.target}:\n  {lines}")
+        graph.level = "mixed" if stopped else self.level
+        graph.prune_weights()
+        return changed
+
+    def _convert(
+        self, graph: Graph, node: Node, table: Mapping[str, LoweringRule], sizes: Sizes, context: Context
+    ) -> str | None:
+        rule = table.get(node.op.name)
+        count = context.count(node.op.name)
+        count.tried += 1
+        if rule is None:
+            for result in node.results:
+                sizes.learn(result)
+            return "no rule for this op"
+        try:
+            builder = self.make_builder(graph, node, sizes, context)
+            made = rule(builder, node)
+        except NoMatch as refusal:
+            count.refused[refusal.reason] += 1
+            return refusal.reason
+        count.matched += 1
+        values = [made] if isinstance(made, Value) else list(made)
+        if len(values) != len(node.results):
+            raise IRError(
+                f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results"
+            )
+        _name_sizes(builder.made, node.results, values)
+        for old, new in zip(node.results, values, strict=True):
+            _take_over(graph, old, new)
+            sizes.learn(new)
+        graph.erase(node)
+        return None
+
+
+def _name_sizes(made: Sequence[Node], old: Sequence[Value], new: Sequence[Value]) -> None:
+    """Call the sizes that a lowering introduced what the op that it replaces calls them.
+
+    The target's shape inference gives a size that it cannot compute a name of its own; where such a size ends up
+    as one that the replaced op had a name or an expression for, the two are the same.
+    """
+    own = {s.name for node in made for r in node.results for s in type_symbols(r.type)}
+    inside = set(made)
+    given = (v for node in made for v in node.operand_values if v.producer not in inside)
+    own -= {s.name for v in given for s in type_symbols(v.type)}
+    names: dict[str, Dim] = {}
+    for before, after in zip(old, new, strict=True):
+        if isinstance(before.type, TensorType) and isinstance(after.type, TensorType):
+            for known, inferred in zip(before.type.shape, after.type.shape, strict=False):
+                symbol = None if isinstance(inferred, int) else inferred.as_symbol
+                if symbol is not None and symbol.name in own:
+                    names.setdefault(symbol.name, known)
+    if names:
+        for node in made:
+            node.substitute_sizes(names)
+
+
+def _take_over(graph: Graph, old: Value, new: Value) -> None:
+    if isinstance(old.type, TensorType) and isinstance(new.type, TensorType):
+        if (old.dtype, old.rank) != (new.dtype, new.rank):
+            raise IRError(f"a lowering gave {new.type} for {old.type} (%{old.name or '?'})")
+        if new.producer is not None:
+            # The target's shape inference knows less about symbolic sizes than the op that stood here.
+            new.type = old.type
+    graph.replace_uses(old, new)

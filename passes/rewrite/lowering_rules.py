@@ -1,0 +1,68 @@
+"""Writing lowering rules as typed functions of an operator's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+
+from detc.ir import Builder, IRError, Node, Value
+from detc.ir.aten import call_arguments, overload_of
+
+from ..core.base import NoMatch
+from .conversion import LoweringRule
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RuleTable(dict[str, LoweringRule]):
+    """Op name -> lowering rule, filled by decorating functions.
+
+        @TABLE.rule("aten.leaky_relu")
+        def leaky_relu(b: OnnxBuilder, self: Value, negative_slope: float) -> Value:
+            return b.onnx.LeakyRelu(self, alpha=negative_slope)
+
+    The function gets the builder and the operator's arguments by the names of torch's schema: values, lists of
+    values, numbers, sizes, None. Defaults are filled in.
+    """
+
+    def rule(self, *names: str) -> Callable[[F], F]:
+        """The decorated function lowers these ops."""
+
+        def declare(function: F) -> F:
+            def lower(builder: Builder, node: Node) -> Any:
+                return function(builder, **arguments(node))
+
+            for name in names:
+                if name in self:
+                    raise IRError(f"{name} has a rule already")
+                self[name] = lower
+            return function
+
+        return declare
+
+
+@lru_cache(maxsize=1024)
+def _argument_names(name: str) -> tuple[torch._ops.OpOverload, tuple[str, ...]]:
+    overload = overload_of(name)
+    if overload is None:
+        raise IRError(f"{name} is no operator of torch")
+    return overload, tuple(a.name for a in overload._schema.arguments if not a.kwarg_only)
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """The node's operands and attributes by the names of torch's schema, defaults included."""
+    overload, names = _argument_names(node.op.name)
+    positional, keywords = call_arguments(overload, node.operands, node.attributes)
+    return {**dict(zip(names, positional, strict=True)), **keywords}
+
+
+def refuse(reason: str) -> LoweringRule:
+    """The rule of an op that cannot be lowered, and why."""
+
+    def lower(builder: Builder, node: Node) -> Value:
+        raise NoMatch(reason)
+
+    return lower
