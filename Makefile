@@ -23,10 +23,10 @@ test: lint types unit
 # The last wheels that hold Caffe2 need Python 3.8, found on PATH or through pyenv. Without one this says so and skips
 # the tests, except in CI (CI=true), where it fails.
 test-caffe2: $(INSTALLED)
-	$(BIN)/python tests/caffe2_real/provision.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -rs tests/caffe2_real
+	$(BIN)/python -m tests.caffe2_real.provision
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/caffe2_real
 
-# The report is tested in Chromium, the C++ example with a compiler and libpng. This installs Debian's packages of what is
+# The report is tested in Chromium, the C++ example with a compiler, CMake and libpng. This installs Debian's packages of what is
 # missing, if it may; otherwise those tests are skipped with a message, except in CI (CI=true), where this fails.
 system: $(INSTALLED)
 	$(BIN)/python -m tests.system

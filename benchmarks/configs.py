@@ -13,8 +13,8 @@ import torch
 import detc
 from detc.frontend.detectron2 import build_model
 from detc.ir.structures import Boxes, Instances
+from tests.zoo import CONFIGS, detectron2_configs
 
-from .models import CONFIGS
 from .report import Row, Section
 
 
@@ -38,11 +38,8 @@ class _Compiled:
 
 def run(work: Path, rounds: int) -> list[Section]:
     """Compile each config once, and run the result on a small image."""
-    paths = sorted(CONFIGS.rglob("*.yaml"))
-    if not paths:
-        raise FileNotFoundError(f"{CONFIGS} holds no configs; set DETC_CONFIGS to where they are")
     found: list[_Compiled] = []
-    for path in paths:
+    for path in detectron2_configs():
         print(f"  {path.relative_to(CONFIGS)}", file=sys.stderr)
         found.append(_compile(path))
         gc.collect()

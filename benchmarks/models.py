@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
-ZOO = Path(os.environ.get("DETC_ZOO", _SHARED / "zoo"))
-CONFIGS = Path(os.environ.get("DETC_CONFIGS", _SHARED / "detectron2_configs"))
+from tests.zoo import CONFIGS, ZOO
 
 HEIGHT, WIDTH = 800, 1088
 DETECTIONS = 100
@@ -141,10 +138,7 @@ def untrained() -> nn.Module:
     """
     from detc.frontend.detectron2 import build_model, load_config
 
-    path = CONFIGS / "configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; set DETC_CONFIGS to where detectron2's configs are")
-    config = load_config(path)
+    config = load_config(CONFIGS / "configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
     config.MODEL.RESNETS.STRIDE_IN_1X1 = False
     config.MODEL.ROI_HEADS.NUM_CLASSES = FOREGROUND
     for head in (config.MODEL.ROI_BOX_HEAD, config.MODEL.ROI_MASK_HEAD):
@@ -168,8 +162,6 @@ def small() -> nn.Module:
     from detc.frontend.detectron2 import load_model
 
     folder = ZOO / "mask_rcnn_R_50_FPN"
-    if not folder.exists():
-        raise FileNotFoundError(f"{folder} is missing; set DETC_ZOO to where the zoo is")
     return load_model(folder / "config.yaml", folder / "model_final.pth")
 
 

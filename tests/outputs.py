@@ -49,6 +49,8 @@ def compare_output(name: str, prefix: str, output: dict[str, Any]) -> None:
         parity.assert_labels_match(
             logits.argmax(0), expected["sem_seg/argmax"], logits, what=f"{name} {prefix}"
         )
+        means = logits.mean((1, 2))
+        parity.assert_logits_close(means, expected["sem_seg/logits_mean_per_class"], f"{name} {prefix} means")
         if "sem_seg/logits" in expected:
             parity.assert_logits_close(logits, expected["sem_seg/logits"], f"{name} {prefix} logits")
     if "panoptic_seg" in kinds:
@@ -57,9 +59,11 @@ def compare_output(name: str, prefix: str, output: dict[str, Any]) -> None:
 
 
 def compare_proposals(name: str, prefix: str, proposals: Any) -> None:
+    expected = zoo.golden(name).under(prefix)
+    assert list(proposals.image_size) == expected["image_size"].tolist()
     parity.match_detections(
         parity.detections(proposals),
-        parity.detections(zoo.golden(name).under(prefix)),
+        parity.detections(expected),
         limit=config(name).MODEL.RPN.POST_NMS_TOPK_TEST,
         what=f"{name} {prefix}",
     )

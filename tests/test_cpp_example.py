@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +21,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "examples" / "cpp" / "torchscr
 @pytest.fixture(scope="session")
 def program(tmp_path_factory) -> Path:
     """The program, built against the torch that runs this test."""
-    system.need("compiler", "libpng")
-    build = tmp_path_factory.mktemp("detect")
-    # The environment's own, where it has one.
-    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert cmake, "CMake is missing: it is among the packages for development"
+    system.need(system.COMPILER, system.CMAKE, system.LIBPNG)
+    build, cmake = tmp_path_factory.mktemp("detect"), system.find_cmake()
     configure = [cmake, "-S", SOURCE, "-B", build, f"-DPython3_EXECUTABLE={sys.executable}"]
     for command in (configure, [cmake, "--build", build, "--parallel", "2"]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -40,7 +40,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, captured: Callable[[str], G
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Browser]:
-    system.need("browser")
+    system.need(system.BROWSER)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=system.find_browser(), args=list(system.BROWSER_OPTIONS)

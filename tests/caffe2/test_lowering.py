@@ -137,7 +137,7 @@ def test_emitted_nets_read_back(name: str) -> None:
     assert load_nets(third.predict_net, third.init_net).metadata == again.metadata
 
 
-@pytest.mark.parametrize("name", ["keypoint_rcnn_R_50_FPN", "retinanet_R_50_FPN", "mask_rcnn_R_50_C4"])
+@pytest.mark.parametrize("name", ["keypoint_rcnn_R_50_FPN", "retinanet_R_50_FPN", "faster_rcnn_R_50_C4"])
 def test_original_nets_are_emitted_as_they_were(name: str) -> None:
     folder = zoo.ZOO / name / "caffe2_original"
     graph = load(folder)

@@ -15,7 +15,7 @@ from detc.backends.caffe2.errors import InputError
 from detc.backends.caffe2.proto import NetDef
 from detc.backends.caffe2.read import read_net
 
-from .zoo import NETS, ZOO
+from .zoo import EXPORTED, ZOO
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def _attempt(content: bytes) -> None:
             assert str(error)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_both_forms_hold_the_same_net(name: str) -> None:
     folder = ZOO / name / "caffe2_original"
     net = read_net(folder / "model.pb")

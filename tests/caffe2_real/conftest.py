@@ -6,18 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import system
+
 from .client import RealCaffe2
-from .provision import in_ci, interpreter
+from .provision import CAFFE2, interpreter
 
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[RealCaffe2]:
-    python = interpreter()
-    if python is None:
-        message = "the real Caffe2 has not been provisioned: run `make test-caffe2`"
-        if in_ci():
-            pytest.fail(message)
-        pytest.skip(message)
+    system.need(CAFFE2)
     # The tests run side by side.
-    with RealCaffe2(python, threads=1) as caffe2:
+    with RealCaffe2(interpreter(), threads=1) as caffe2:
         yield caffe2

@@ -1,25 +1,22 @@
 """Make the environment of the real Caffe2, `.venv-caffe2` at the repository's root.
 
-    python tests/caffe2_real/provision.py
+    python -m tests.caffe2_real.provision
 
-Caffe2 was last built into torch 1.9.1, whose wheels need Python 3.8. Where there is none, this says so; it
-fails then only in CI (CI=true), where the tests that need it must not be skipped.
+Caffe2 was last built into torch 1.9.1, whose wheels need Python 3.8. Where there is none, this says so; it fails then
+only in CI, see `tests.system`.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from tests import system
+
 ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv-caffe2"
 REQUIREMENTS = ("torch==1.9.1", "numpy<1.24", "protobuf==3.20.3", "future", "six")
-MISSING = (
-    "The tests against the real Caffe2 need Python 3.8, and none was found on PATH or through pyenv.\n"
-    "Install one (for example: pyenv install 3.8) and run `make test-caffe2` again."
-)
 
 
 def interpreter() -> Path | None:
@@ -28,11 +25,6 @@ def interpreter() -> Path | None:
     stamp = ENVIRONMENT / "provisioned.txt"
     done = stamp.is_file() and stamp.read_text() == "\n".join(REQUIREMENTS)
     return python if done and python.exists() else None
-
-
-def in_ci() -> bool:
-    """Whether skipping is not allowed."""
-    return os.environ.get("CI", "").lower() in ("1", "true")
 
 
 def _answer(command: list[str]) -> str | None:
@@ -62,14 +54,18 @@ def find_python38() -> str | None:
     return None
 
 
+PYTHON38 = system.Need(find_python38, "Python 3.8 on PATH or in pyenv", "pyenv install 3.8")
+CAFFE2 = system.Need(interpreter, "the real Caffe2", "make test-caffe2, which needs Python 3.8")
+
+
 def main() -> int:
     """Provision, unless that has been done. The exit status."""
     if interpreter():
         return 0
     python = find_python38()
     if python is None:
-        print(MISSING, file=sys.stderr)
-        return 1 if in_ci() else 0
+        print(system.lacking(PYTHON38), file=sys.stderr)
+        return int(system.in_ci())
     print(f"Making {ENVIRONMENT.name} with {python}: {', '.join(REQUIREMENTS)}", flush=True)
     subprocess.run([python, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
     subprocess.run(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,18 +13,27 @@ from torch import Tensor, nn
 
 import detc
 from detc.export import TracingAdapter, scripting_with_instances
-from tests import zoo
+from tests import system, zoo
 from tests.parity import assert_detections_match, detections
 from tests.test_truth import feed
 
-pytest.importorskip("detectron2.modeling", reason="detectron2 is not installed")
-
 NAME = "mask_rcnn_R_50_FPN"
+
+
+def find_detectron2() -> ModuleType | None:
+    try:
+        return importlib.import_module("detectron2.modeling")
+    except ImportError:
+        return None
+
+
+DETECTRON2 = system.Need(find_detectron2, "detectron2", "its INSTALL.md; no registry has it", in_ci=False)
 
 
 @pytest.fixture(scope="module")
 def live() -> Callable[[str], nn.Module]:
     """A model of the zoo by name."""
+    system.need(DETECTRON2)
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model

@@ -20,7 +20,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_every_config_of_detectron2_loads_and_builds() -> None:
-    for path in zoo.detectron2_configs():
+    paths = zoo.detectron2_configs()
+    assert len(paths) == 76
+    for path in paths:
         cfg = load_config(path)
         with torch.device("meta"):  # full-size networks, without their memory
             model = build_model(cfg)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import pytest
 import torch
+from torch import Tensor
 
 from detc.frontend.detectron2.build import load_model
 from detc.frontend.detectron2.meta_arch import MetaArch
@@ -29,8 +31,15 @@ def test_postprocessed_output(name: str) -> None:
 
 @pytest.mark.parametrize("name", zoo.BATCH_MODELS)
 def test_batch_of_unlike_sizes(name: str) -> None:
+    assert tuple(zoo.golden(name)["batch/images"]) == zoo.BATCH
     for position, output in enumerate(model(name)(zoo.batch_input())):
         compare_output(name, f"batch/{position}/output", output)
+
+
+def assert_image0_features(name: str, image: Tensor, features: Mapping[str, Tensor]) -> None:
+    parity.assert_tensors_close(image, zoo.preprocessed(), "preprocessed")
+    for feature, expected in zoo.golden(name).under("image0/features").items():
+        parity.assert_tensors_close(features[feature], expected, feature)
 
 
 @pytest.mark.parametrize("name", zoo.RCNN_MODELS)
@@ -42,13 +51,12 @@ def test_stages_of_rcnn(name: str) -> None:
         assert list(images.tensor.shape) == golden[f"{prefix}/preprocessed_size"].tolist()
         features = net.backbone(images.tensor)
         if index == 0:
-            parity.assert_tensors_close(images.tensor, golden[f"{prefix}/preprocessed"], "preprocessed")
-            for feature, expected in golden.under(f"{prefix}/features").items():
-                parity.assert_tensors_close(features[feature], expected, feature)
+            assert_image0_features(name, images.tensor, features)
         (proposals,), _ = net.proposal_generator(images, features)
         compare_proposals(name, f"{prefix}/proposals", proposals)
         (raw,), _ = net.roi_heads(images, features, [proposals])
         expected_raw = golden.under(f"{prefix}/raw")
+        assert list(raw.image_size) == expected_raw["image_size"].tolist()
         got, want = parity.detections(raw), parity.detections(expected_raw)
         if "masks" not in want:
             got.pop("masks", None)  # PointRend's raw masks are large, and kept for one image only
@@ -69,15 +77,19 @@ def test_stages_of_retinanet() -> None:
     for index in zoo.BATCH:  # three scenes will do: the outputs above follow from these stages
         prefix = f"image{index}"
         images = net.preprocess_image(zoo.single_input(index))
+        assert list(images.tensor.shape) == golden[f"{prefix}/preprocessed_size"].tolist()
         features = net.backbone(images.tensor)
         levels = [features[feature] for feature in net.head_in_features]
         logits, deltas = net.head(levels)
         if index == 0:
+            assert_image0_features(name, images.tensor, features)
             for level, (level_logits, level_deltas) in enumerate(zip(logits, deltas, strict=True)):
                 parity.assert_tensors_close(level_logits, golden[f"{prefix}/head/logits{level}"], "logits")
                 parity.assert_tensors_close(level_deltas, golden[f"{prefix}/head/deltas{level}"], "deltas")
         (raw,) = net.forward_inference(images, levels, (logits, deltas))
-        want = parity.detections(golden.under(f"{prefix}/raw"))
+        expected_raw = golden.under(f"{prefix}/raw")
+        assert list(raw.image_size) == expected_raw["image_size"].tolist()
+        want = parity.detections(expected_raw)
         parity.assert_detections_match(parity.detections(raw), want, what=f"{prefix}/raw", **cuts(name))
 
 

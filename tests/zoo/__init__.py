@@ -1,23 +1,16 @@
-"""Where the tests find the zoo: real checkpoints, and what real detectron2 makes of them.
-
-The folder is $DETC_ZOO, or `shared/zoo` beside the repository. Nothing is skipped when it is missing: what
-needs it fails. Its README says what the goldens hold.
-"""
+"""Real checkpoints, and what real detectron2 makes of them; README.md says what the files hold."""
 
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-_SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
-ZOO = Path(os.environ.get("DETC_ZOO", _SHARED / "zoo"))
-CONFIGS = Path(os.environ.get("DETC_CONFIGS", _SHARED / "detectron2_configs"))
+ZOO = Path(__file__).resolve().parent
+CONFIGS = ZOO / "detectron2_configs"
 """detectron2's own model zoo configs."""
 
 RCNN_MODELS = (
@@ -42,23 +35,17 @@ BATCH = (0, 3, 5)
 """The scenes, of unlike sizes, that the goldens also have in one batch."""
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; set DETC_ZOO (and DETC_CONFIGS) to where the zoo is")
-    return path
-
-
 def config_path(model: str) -> Path:
-    return _existing(ZOO / model / "config.yaml")
+    return ZOO / model / "config.yaml"
 
 
 def weights_path(model: str) -> Path:
-    return _existing(ZOO / model / "model_final.pth")
+    return ZOO / model / "model_final.pth"
 
 
 def scene(index: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """A scene as the models take it: BGR, [3, H, W], 0 to 255."""
-    with Image.open(_existing(ZOO / "scenes" / f"scene{index}.png")) as image:
+    with Image.open(ZOO / "scenes" / f"scene{index}.png") as image:
         rgb = np.asarray(image.convert("RGB"))
     return torch.from_numpy(rgb[:, :, ::-1].transpose(2, 0, 1).copy()).to(dtype)
 
@@ -75,10 +62,10 @@ def batch_input() -> list[dict[str, object]]:
 
 
 class Golden:
-    """What detectron2 computed for one model; keys are paths, see the zoo's README."""
+    """What detectron2 computed for one model; keys are paths, see README.md."""
 
     def __init__(self, model: str) -> None:
-        with np.load(_existing(ZOO / model / "golden.npz")) as file:
+        with np.load(ZOO / model / "golden.npz") as file:
             self._arrays = {key: file[key] for key in file.files}
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -102,9 +89,11 @@ def golden(model: str) -> Golden:
     return Golden(model)
 
 
-def detectron2_configs() -> Iterator[Path]:
+def preprocessed() -> np.ndarray:
+    """f32[1, 3, H, W]: scene 0 as each model normalizes it."""
+    return golden("mask_rcnn_R_50_FPN")["image0/preprocessed"]
+
+
+def detectron2_configs() -> list[Path]:
     """Every config of detectron2's model zoo."""
-    paths = sorted(_existing(CONFIGS).rglob("*.yaml"))
-    if not paths:
-        raise FileNotFoundError(f"{CONFIGS} holds no configs")
-    yield from paths
+    return sorted(CONFIGS.rglob("*.yaml"))
