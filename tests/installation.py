@@ -142,10 +142,10 @@ def _required(text: str, path: Sequence[str]) -> Iterator[Distribution]:
                 pending.append(further)
 
 
-def pip_environment(folder: Path, wheel: Path, python: str, extra: str = "") -> Path:
-    """A fresh environment of a Python, into which pip installs the wheel. Returns the folder of its commands."""
-    _run(python, "-m", "venv", str(folder))
-    commands = folder / "bin"
+def install(environment: Path, wheel: Path, extra: str = "") -> Path:
+    """Have an environment's pip install the wheel and what it requires, with an extra if one is named. Returns the
+    folder of its commands."""
+    commands = environment / "bin"
     _run(str(commands / "pip"), "install", "--quiet", f"{wheel}[{extra}]" if extra else str(wheel))
     return commands
 
@@ -162,10 +162,7 @@ def check_demo(commands: Path, folder: Path, *, pictures: bool) -> None:
 
 def check_commands(commands: Path, folder: Path, *, extras: bool) -> None:
     """The commands in a folder that has the `out` of `check_demo`, in an environment with all extras or none."""
-    data = (
-        Path(_run(str(commands / "python"), "-c", "import detc; print(*detc.__path__)", cwd=folder).strip())
-        / "data"
-    )
+    data = ROOT / "driver" / "data"
     places = {"model": data / "mask_rcnn_R_50_FPN", "scene": data / "scenes" / "shapes.png"}
     expected = ALL if extras else PLAIN
     lines = [[argument.format(**places) for argument in arguments] for arguments, _ in expected]
@@ -181,7 +178,7 @@ def check_commands(commands: Path, folder: Path, *, extras: bool) -> None:
 
 
 def _run(*command: str, cwd: Path | None = None, input: str = "") -> str:
-    """What a command prints. It sees no PYTHONPATH, and nothing of the repository from where it runs."""
+    """What a command prints. It sees no PYTHONPATH, which could lead it into the repository."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command, cwd=cwd, input=input, env=environment, capture_output=True, text=True, check=False
@@ -191,7 +188,7 @@ def _run(*command: str, cwd: Path | None = None, input: str = "") -> str:
 
 
 def main() -> None:
-    """Build, install without extras and with all, and check both."""
+    """Build, install without extras and then with all, and check both."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--python", default=sys.executable, help="the Python to install into")
     options = parser.parse_args()
@@ -199,15 +196,18 @@ def main() -> None:
         folder = Path(name)
         sdist, wheel = build(folder, isolated=True)
         print(
-            f"{sdist.name}: {sdist.stat().st_size / 1e6:.1f} MB, {wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB"
+            *(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB" for file in (sdist, wheel)),
+            sep="\n",
+            flush=True,
         )
+        environment, elsewhere = folder / "environment", folder / "elsewhere"
+        _run(options.python, "-m", "venv", str(environment))
+        elsewhere.mkdir()
         for extra in ("", "all"):
-            elsewhere = folder / f"elsewhere-{extra}"
-            elsewhere.mkdir()
-            commands = pip_environment(folder / f"environment-{extra}", wheel, options.python, extra)
+            commands = install(environment, wheel, extra)
             check_demo(commands, elsewhere, pictures=bool(extra))
             check_commands(commands, elsewhere, extras=bool(extra))
-            print(f"detc{f'[{extra}]' if extra else ''}: installed, compiles, runs")
+            print(f"detc{f'[{extra}]' if extra else ''}: installed, compiles, runs", flush=True)
 
 
 if __name__ == "__main__":
