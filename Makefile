@@ -1,6 +1,7 @@
 # make demo          compile the bundled model, run it, compare it with the original, draw a picture
 # make test          lint, check types and run the tests
 # make test-caffe2   run the tests against the real Caffe2, which needs a Python 3.8 besides
+# make test-install  build the packages, install them into fresh environments, run them there
 # make system        install what tests need beyond Python: Chromium, a C++ compiler, libpng
 # make bench         measure against other exporters, into benchmarks/RESULTS.md
 # Each sets up .venv by itself; PYTHON says from which Python (3.10 or later).
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/installed
 PACKAGE := build/package
 SOURCES := $(shell find driver frontend ir passes backends -name '*.py' -o -name py.typed)
 
-.PHONY: demo test test-caffe2 system bench lint types unit clean
+.PHONY: demo test test-caffe2 test-install system bench lint types unit clean
 
 demo: $(INSTALLED)
 	$(BIN)/detc demo
@@ -25,6 +26,10 @@ test: lint types unit
 test-caffe2: $(INSTALLED)
 	$(BIN)/python -m tests.caffe2_real.provision
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/caffe2_real
+
+# `make test` does this too, with links to what .venv holds; here pip installs it all.
+test-install: $(INSTALLED)
+	$(BIN)/python -m tests.installation
 
 # The report is tested in Chromium, the C++ example with a compiler, CMake and libpng. This installs Debian's packages of what is
 # missing, if it may; otherwise those tests are skipped with a message, except in CI (CI=true), where this fails.

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import drawsvg
-from fast_sugiyama import from_edges
-
 from detc.ir import Constant, Graph, Node, Value
+from detc.ir.extras import extra
+
+with extra("report", "drawing a net"):
+    import drawsvg
+    from fast_sugiyama import from_edges
 
 _KINDS = {
     "input or output": ("#fff3bf", "#9a7b00"),

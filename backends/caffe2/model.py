@@ -127,12 +127,12 @@ class Caffe2Model(Artifact, nn.Module):
         With `inputs`, as the model takes them, the net is run, and every tensor is drawn with the shape that it had.
 
         Errors:
-            InputError: the file's name does not end in .svg, or it cannot be written; the inputs are no images, or the
-                net does not take them.
+            InputError: the file's name does not end in .svg, or it cannot be written; the extra `report` is not
+                installed; the inputs are no images, or the net does not take them.
         """
         if Path(output_file).suffix.lower() != ".svg":
             raise InputError(f"the graph is drawn as SVG: {os.fspath(output_file)} should end in .svg")
-        from .drawing import draw_graph  # noqa: PLC0415  (whoever only runs nets need not wait for what draws them)
+        from .drawing import draw_graph  # noqa: PLC0415  (an extra)
 
         # Loaded from the nets, values are called as the blobs are.
         graph = load_nets(self.predict_net, self.init_net)

@@ -15,6 +15,7 @@ import torch
 from onnx import helper
 
 from detc.ir import InputError
+from detc.ir.extras import extra
 
 from .feeds import Declared, decode_metadata, read_feed
 
@@ -41,10 +42,8 @@ class OpenVinoModel:
         Errors:
             InputError: OpenVINO is not installed, there is no such file, or it does not take it.
         """
-        try:
-            import openvino  # noqa: PLC0415  (an extra)
-        except ImportError:
-            raise InputError("OpenVINO is not installed: pip install openvino") from None
+        with extra("openvino", "running in OpenVINO"):
+            import openvino  # noqa: PLC0415
         what = "the model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes):
             if not Path(model).is_file():

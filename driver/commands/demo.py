@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
+
+from PIL import Image
 
 from detc.backends.images import model_input, read_image, save_image
 from detc.frontend import load_model
 from detc.ir import InputError
+from detc.ir.structures import Instances
 from detc.passes import DumpIR
 
 from ..api import pipeline
 from ..check.parity import check_parity, parity_blocks
 from ..load import load_artifact
 from ..show.detections import detection_table, to_json, write_json
-from ..show.picture import draw
 from ..show.terminal import Stages, output, print_blocks
 from .export import compile_in_stages
 
@@ -28,7 +31,7 @@ MIN_SCORE = 0.9
 
 def demo(folder: Path, stages: Stages) -> int:
     """Compile the bundled Mask R-CNN, run it, compare it with the model, and write picture, ONNX file, JSON and IR into
-    the folder. Returns 1 if it does not agree with the model, else 0.
+    the folder. Returns 1 if it does not agree with the model, else 0. Without the extra `pictures` none is drawn.
 
     Errors:
         InputError: the folder cannot be made or written into.
@@ -51,8 +54,7 @@ def demo(folder: Path, stages: Stages) -> int:
     with stages.stage("run it on a scene"):
         instances = detector.predict(scene)
     shown = instances[instances.scores >= MIN_SCORE]
-    with stages.stage("draw the picture"):
-        save_image(draw(scene, shown, detector.class_names), folder / "annotated.png")
+    drawn = _draw(scene, shown, detector.class_names, folder / "annotated.png", stages)
     write_json(to_json(instances, detector.class_names, SCENES[0]), folder / "detections.json")
     with stages.stage("compare with the model"):
         inputs = {name: model_input(image, detector.metadata) for name, image in images.items()}
@@ -61,7 +63,7 @@ def demo(folder: Path, stages: Stages) -> int:
     output().print(f"{MODEL}, trained in detectron2 to find {', '.join(CLASS_NAMES)}, compiled to ONNX")
     weights = sum(parameter.numel() for parameter in model.parameters())
     written = {
-        "annotated.png": "the scene with what was found",
+        "annotated.png": drawn,
         "detections.json": "the same as JSON",
         "model.onnx": f"{artifact.nodes} nodes, {weights / 1e6:.1f} million weights",
         "ir": f"the IR as captured, and after each of {len(passes)} passes",
@@ -75,3 +77,16 @@ def demo(folder: Path, stages: Stages) -> int:
         "\n".join(f"{folder / name}: {what}" for name, what in written.items()),
     )
     return 0 if all(row.report.agrees for row in rows) else 1
+
+
+def _draw(
+    scene: Image.Image, instances: Instances, class_names: Sequence[str], path: Path, stages: Stages
+) -> str:
+    """Write the picture, if the extra for it is installed. Returns what there is to say about it."""
+    try:
+        from ..show.picture import draw  # noqa: PLC0415  (an extra)
+    except InputError as missing:
+        return f"not written: {missing}"
+    with stages.stage("draw the picture"):
+        save_image(draw(scene, instances, class_names), path)
+    return "the scene with what was found"

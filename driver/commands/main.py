@@ -275,6 +275,8 @@ def _run(options: argparse.Namespace, stages: Stages) -> int:
 
     if options.output:
         check_image_name(options.output)
+        from ..show import picture  # noqa: F401  (says so now, not after the run, if the extra for it is missing)
+
     image = read_image(options.image)
     with stages.stage("load the model"):
         detector = load_artifact(options.model, runtime=options.runtime, trusted=options.trust)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fast_sugiyama import from_edges
+from detc.ir.extras import extra
+
+with extra("report", "the report"):
+    from fast_sugiyama import from_edges
 
 Edge = tuple[int, int]
 _LONG = 6

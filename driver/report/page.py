@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import jinja2
-
+from detc.ir.extras import extra
 from detc.ir.files import atomic_write
+
+with extra("report", "the report"):
+    import jinja2
 
 SCRIPTS = ("rows.js", "diff.js", "drawing.js", "details.js", "main.js")
 

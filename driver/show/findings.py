@@ -13,7 +13,6 @@ from detc.backends.detector import Detector
 from detc.ir.structures import Instances
 
 from .detections import detection_table, scores_of, to_json
-from .picture import draw, draw_segments
 from .segments import Segment, segment_table, segments_json, segments_of
 
 
@@ -44,7 +43,13 @@ class Findings:
         return cls(image, instances, segments, detector.class_names, min_score)
 
     def picture(self) -> Image.Image:
-        """The picture with the segments drawn in or, where there are none, the detections."""
+        """The picture with the segments drawn in or, where there are none, the detections.
+
+        Errors:
+            InputError: the extra `pictures` is not installed.
+        """
+        from .picture import draw, draw_segments  # noqa: PLC0415  (an extra)
+
         if self.instances is None or self.segments:
             return draw_segments(self.image, self.segments)
         return draw(self.image, self._shown(self.instances), self.class_names)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
-import supervision
 import torch
 from PIL import Image
 
 from detc.ir.dialects.rotated_kernels import corners_of
+from detc.ir.extras import extra
 from detc.ir.structures import Instances
 
 from .detections import KEYPOINT_SCORE, boxes_of, names_of, scores_of
 from .segments import Segment
+
+with extra("pictures", "drawing pictures"):
+    import cv2
+    import supervision
 
 _LEGIBLE = 480
 """The shorter side in pixels from which on labels can be read without covering what they name."""
