@@ -23,79 +23,58 @@ def roi_pooler(
         "canonical_box_size": int(pooler.canonical_box_size),
         "canonical_level": int(pooler.canonical_level),
     }
-    pooled: Value
     if kind == "ROIAlignRotated":
-        pooled = build.det.rotated_roi_pool(features, boxes, batch_index, **options)
-        return pooled
-    if kind == "ROIAlign":
+        pooler_type = kind
+    elif kind == "ROIAlign":
         pooler_type = "ROIAlignV2" if levels[0].aligned else "ROIAlign"
     elif kind in ("RoIPool", "ROIPool"):
         pooler_type = "ROIPool"
     else:
         raise UnsupportedError(f"{capture.path(pooler)}: pooling by {kind} is not supported")
-    pooled = build.det.roi_pool(features, boxes, batch_index, pooler_type=pooler_type, **options)
+    pooled: Value = build.det.roi_pool(features, boxes, batch_index, pooler_type=pooler_type, **options)
     return pooled
 
 
-_OUTPUT_LAYERS = ("inference", "predict_boxes", "predict_probs")
-
-
-@importer("FastRCNNOutputLayers", relies_on=_OUTPUT_LAYERS)
+@importer(
+    "FastRCNNOutputLayers",
+    "RotatedFastRCNNOutputLayers",
+    relies_on=("inference", "predict_boxes", "predict_probs"),
+)
 def fast_rcnn_output_layers(
     capture: Capture, predictor: Any, features: Value, boxes: Value, batch_index: Value, im_info: Value
 ) -> Value:
-    """Detections as instances: pred_boxes f32[D,4], scores, pred_classes, batch_index."""
+    """Detections as instances: pred_boxes f32[D,4] or, rotated, f32[D,5]; scores, pred_classes, batch_index."""
     decoded, scores = _predict(capture, predictor, features, boxes)
     return _infer_boxes(capture, predictor, decoded, scores, batch_index, im_info)
 
 
-@importer("RotatedFastRCNNOutputLayers", relies_on=_OUTPUT_LAYERS)
-def rotated_fast_rcnn_output_layers(
-    capture: Capture, predictor: Any, features: Value, boxes: Value, batch_index: Value, im_info: Value
-) -> Value:
-    """As FastRCNNOutputLayers, with rotated pred_boxes f32[D,5]."""
-    det = capture.build.det
-    deltas, scores = _deltas_and_scores(capture, predictor, features)
-    decoded = det.rotated_apply_deltas(deltas, boxes, **_transform(predictor))
-    found = det.rotated_box_inference(decoded, scores, batch_index, im_info, **_thresholds(predictor))
-    return make_detections(capture, found, num_classes=int(predictor.num_classes))
-
-
 def _predict(capture: Capture, predictor: Any, features: Value, boxes: Value) -> tuple[Value, Value]:
     """The predictor's decoded boxes f32[R,K*4] and probabilities f32[R,K+1]."""
-    deltas, scores = _deltas_and_scores(capture, predictor, features)
-    return capture.build.det.apply_deltas(deltas, boxes, **_transform(predictor)), scores
-
-
-def _deltas_and_scores(capture: Capture, predictor: Any, features: Value) -> tuple[Value, Value]:
     logits, deltas = capture.trace(predictor, features)
-    aten = capture.build.aten
-    return deltas, aten.sigmoid(logits) if predictor.use_sigmoid_ce else aten.softmax.int(logits, dim=-1)
-
-
-def _transform(predictor: Any) -> dict[str, Any]:
-    """How the predictor's deltas move boxes, as attributes."""
-    transform = predictor.box2box_transform
-    return {
-        "weights": [float(w) for w in transform.weights],
-        "scale_clamp": float(transform.scale_clamp),
-    }
-
-
-def _thresholds(predictor: Any) -> dict[str, Any]:
-    """What the predictor keeps, as attributes."""
-    return {
-        "score_thresh": float(predictor.test_score_thresh),
-        "nms_thresh": float(predictor.test_nms_thresh),
-        "topk_per_image": int(predictor.test_topk_per_image),
-    }
+    aten, transform = capture.build.aten, predictor.box2box_transform
+    scores = aten.sigmoid(logits) if predictor.use_sigmoid_ce else aten.softmax.int(logits, dim=-1)
+    decoded: Value = capture.build.det.apply_deltas(
+        deltas,
+        boxes,
+        weights=[float(w) for w in transform.weights],
+        scale_clamp=float(transform.scale_clamp),
+    )
+    return decoded, scores
 
 
 def _infer_boxes(
     capture: Capture, predictor: Any, boxes: Value, scores: Value, batch_index: Value, im_info: Value
 ) -> Value:
     """Detections by the predictor's thresholds."""
-    found = capture.build.det.box_inference(boxes, scores, batch_index, im_info, **_thresholds(predictor))
+    found = capture.build.det.box_inference(
+        boxes,
+        scores,
+        batch_index,
+        im_info,
+        score_thresh=float(predictor.test_score_thresh),
+        nms_thresh=float(predictor.test_nms_thresh),
+        topk_per_image=int(predictor.test_topk_per_image),
+    )
     return make_detections(capture, found, num_classes=int(predictor.num_classes))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from detc.ir import Value
@@ -10,51 +9,27 @@ from detc.ir import Value
 from ..capture import Capture, Images, importer
 
 
-@importer("DefaultAnchorGenerator", relies_on=("forward", "_grid_anchors"))
-def default_anchor_generator(capture: Capture, generator: Any, features: list[Value]) -> list[Value]:
-    """Anchors of each level: f32[h*w*A,4]."""
-    return _anchors(capture, generator, features, capture.build.det.anchors)
-
-
-@importer("RotatedAnchorGenerator", relies_on=("forward", "_grid_anchors"))
-def rotated_anchor_generator(capture: Capture, generator: Any, features: list[Value]) -> list[Value]:
-    """Anchors of each level: f32[h*w*A,5]."""
-    return _anchors(capture, generator, features, capture.build.det.rotated_anchors)
-
-
-def _anchors(
-    capture: Capture, generator: Any, features: list[Value], make: Callable[..., Value]
-) -> list[Value]:
+@importer("DefaultAnchorGenerator", "RotatedAnchorGenerator", relies_on=("forward", "_grid_anchors"))
+def anchor_generator(capture: Capture, generator: Any, features: list[Value]) -> list[Value]:
+    """Anchors of each level: f32[h*w*A,4], or of rotated ones f32[h*w*A,5]."""
     anchors: list[Value] = []
     cells = [buffer for _, buffer in generator.cell_anchors.named_buffers()]
     for feature, cell, stride in zip(features, cells, generator.strides, strict=True):
         weight = capture.weight(cell, "cell_anchors")
-        made = make(feature, weight, stride=int(stride), offset=float(generator.offset))
+        made = capture.build.det.anchors(feature, weight, stride=int(stride), offset=float(generator.offset))
         made.name = f"{feature.name}_anchors"
         anchors.append(made)
     return anchors
 
 
-@importer("RPN", relies_on=("forward", "predict_proposals", "_decode_proposals"))
+@importer("RPN", "RRPN", relies_on=("forward", "predict_proposals", "_decode_proposals"))
 def rpn(capture: Capture, module: Any, images: Images, features: dict[str, Value]) -> Value:
-    """Proposals as instances: proposal_boxes f32[P,4], objectness_logits, batch_index."""
-    return _proposals(capture, module, images, features, capture.build.det.rpn_proposals)
-
-
-@importer("RRPN", relies_on=("forward", "predict_proposals", "_decode_proposals"))
-def rrpn(capture: Capture, module: Any, images: Images, features: dict[str, Value]) -> Value:
-    """As RPN, with rotated proposal_boxes f32[P,5]."""
-    return _proposals(capture, module, images, features, capture.build.det.rotated_rpn_proposals)
-
-
-def _proposals(
-    capture: Capture, module: Any, images: Images, features: dict[str, Value], propose: Callable[..., Any]
-) -> Value:
+    """Proposals as instances: proposal_boxes f32[P,4] or, rotated, f32[P,5]; objectness_logits, batch_index."""
     maps = [features[name] for name in module.in_features]
     anchors = capture.call(module.anchor_generator, maps)
     logits, deltas = capture.call(module.rpn_head, maps)
     transform = module.box2box_transform
-    boxes, scores, batch_index = propose(
+    boxes, scores, batch_index = capture.build.det.rpn_proposals(
         logits,
         deltas,
         anchors,

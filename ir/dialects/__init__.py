@@ -10,7 +10,6 @@ from . import (
     pooling,
     postprocess,
     proposals,
-    rotated,
     segmentation,
 )
 
@@ -24,6 +23,5 @@ __all__ = [
     "pooling",
     "postprocess",
     "proposals",
-    "rotated",
     "segmentation",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,10 +13,15 @@ from torchvision.ops import roi_align, roi_pool
 from ..errors import IRError
 from ..ops import op
 from ..types import TensorType, Type
-from .boxes import tensor
+from .box_forms import ROTATED, form_of
+from .boxes import boxes_type, tensor
+from .rotated_kernels import roi_align_rotated_by_level
+
+ALONG_BOXES = "ROIAlignRotated"
+"""The pooler of rotated boxes; the others are of upright ones."""
 
 
-def roi_pool_type(
+def _roi_pool_type(
     features: tuple[Type, ...],
     boxes: Type,
     batch_index: Type,
@@ -28,12 +33,16 @@ def roi_pool_type(
     if not isinstance(scales, tuple) or len(scales) != len(features):
         raise IRError(f"{len(features)} feature maps need as many scales, not {scales}")
     first = tensor(features[0], 4, "a feature map")
-    rows = tensor(boxes, 2, "boxes").shape[0]
+    rows, columns = boxes_type(boxes).shape
+    if (columns == ROTATED.columns) != (rest["pooler_type"] == ALONG_BOXES):
+        raise IRError(
+            f"{rest['pooler_type']} does not pool from boxes {boxes}; {ALONG_BOXES} is for rotated ones"
+        )
     tensor(batch_index, 1, "batch_index")
     return TensorType(first.dtype, (rows, first.shape[1], *output_size))
 
 
-@op("det.roi_pool", infer=roi_pool_type)
+@op("det.roi_pool", infer=_roi_pool_type)
 def roi_pool_(
     features: Sequence[Tensor],
     boxes: Tensor,
@@ -50,14 +59,27 @@ def roi_pool_(
 
     The level is floor(canonical_level + log2(sqrt(area) / canonical_box_size + 1e-8)), clamped to those there
     are (FPN paper, equation 1); a map of scale 1/s is level log2(s). `pooler_type`: ROIAlign (boxes' corners
-    as they are), ROIAlignV2 (shifted by half a pixel), ROIPool. `sampling_ratio` 0 takes as many samples as a
-    bin needs.
+    as they are), ROIAlignV2 (shifted by half a pixel), ROIPool; for rotated boxes ROIAlignRotated, which is
+    ROIAlignV2 along the boxes' own axes. `sampling_ratio` 0 takes as many samples as a bin needs.
 
-    Shapes: features [N,C,h,w] each, from fine to coarse; boxes f32[R,4]; batch_index i64[R]; result
+    Samples of ROIAlign are bilinear; they are zero more than a pixel outside of the map, and clamped to it up to there.
+    A rotated box without area pools to zero.
+
+    Shapes: features [N,C,h,w] each, from fine to coarse; boxes f32[R,4] or f32[R,5]; batch_index i64[R]; result
     [R,C,oh,ow].
     """
     rois = torch.cat((batch_index[:, None].to(boxes.dtype), boxes), dim=1)
     size = (output_size[0], output_size[1])
+    levels = assign_levels(boxes, scales, canonical_box_size, canonical_level)
+    if pooler_type == ALONG_BOXES:
+        return roi_align_rotated_by_level(
+            list(features),
+            rois,
+            levels,
+            output_size=list(size),
+            scales=list(scales),
+            sampling_ratio=sampling_ratio,
+        )
 
     def pool(feature: Tensor, rows: Tensor, scale: float) -> Tensor:
         result: Tensor
@@ -68,19 +90,6 @@ def roi_pool_(
             result = roi_align(feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned)
         return result
 
-    levels = assign_levels(boxes, scales, canonical_box_size, canonical_level)
-    return pool_by_level(pool, features, scales, rois, levels, size)
-
-
-def pool_by_level(
-    pool: Callable[[Tensor, Tensor, float], Tensor],
-    features: Sequence[Tensor],
-    scales: tuple[float, ...],
-    rois: Tensor,
-    levels: Tensor,
-    size: tuple[int, int],
-) -> Tensor:
-    """Each row of `rois` pooled from the map that `levels` i64[R] says, by `pool(feature, rois, scale)`."""
     if len(features) == 1:
         return pool(features[0], rois, scales[0])
     pooled = features[0].new_zeros(len(rois), features[0].shape[1], *size)
@@ -93,15 +102,8 @@ def pool_by_level(
 def assign_levels(
     boxes: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int
 ) -> Tensor:
-    """The index (i64[R]) into `scales` of the level that each box f32[R,4] is pooled from."""
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return levels_of_areas(area, scales, canonical_box_size, canonical_level)
-
-
-def levels_of_areas(
-    area: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int
-) -> Tensor:
-    """As `assign_levels`, for boxes of so many square pixels f32[R]."""
+    """The index (i64[R]) into `scales` of the level that each box f32[R,4] or f32[R,5] is pooled from."""
+    area = form_of(boxes).sides(boxes).prod(dim=1)
     least, most = level_range(scales)
     level = torch.floor(canonical_level + torch.log2(area.sqrt() / canonical_box_size + 1e-8))
     return level.clamp(min=least, max=most).to(torch.int64) - least

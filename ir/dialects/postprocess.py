@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..errors import IRError
-from ..ops import Fresh, get_op, op
+from ..ops import Fresh, op
 from ..types import InstancesType, TensorType, Type
-from .boxes import rows_of, tensor
+from .boxes import nonempty, rescale_boxes, rows_of, tensor
 from .instances import InstancesBatch
 from .keypoints import rescale_keypoints
 from .masks import paste_masks
@@ -28,12 +28,6 @@ def _postprocess_type(
         fields.append((name, pasted if name == "pred_masks" and paste else rows_of(field, rows)))
     return InstancesType(tuple(fields))
 
-
-BOX_OPS = {
-    4: ("det.rescale_boxes", "det.nonempty"),
-    5: ("det.rotated_rescale_boxes", "det.rotated_nonempty"),
-}
-"""The columns of boxes -> the ops that bring such boxes into the output image, and find those that are not empty."""
 
 BOX_FIELDS = ("pred_boxes", "proposal_boxes")
 """The fields that hold boxes, in the order in which postprocessing looks for them."""
@@ -56,8 +50,7 @@ def postprocess(
     fields = dict(instances.fields)
     batch_index = fields["batch_index"]
     name = next(n for n in BOX_FIELDS if n in fields)
-    rescale, nonempty = (get_op(op_name).body for op_name in BOX_OPS[fields[name].shape[1]])
-    fields[name] = rescale(fields[name], batch_index, im_info, output_size)
+    fields[name] = rescale_boxes(fields[name], batch_index, im_info, output_size)
     rows = nonempty(fields[name])
     fields = {n: t[rows] for n, t in fields.items()}
     if "pred_keypoints" in fields:

@@ -11,10 +11,11 @@ from torch import Tensor
 from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
-from .boxes import UPRIGHT, BoxForm, anchors, tensor
+from .box_forms import form_of
+from .boxes import anchors, apply_deltas, boxes_type, tensor
 
 
-def rpn_proposals_type(
+def _rpn_proposals_type(
     logits: tuple[Type, ...], deltas: tuple[Type, ...], anchors: tuple[Type, ...], im_info: Type, **_: object
 ) -> tuple[Type, ...]:
     if not (len(logits) == len(deltas) == len(anchors)) or not logits:
@@ -23,7 +24,7 @@ def rpn_proposals_type(
         scored, moved, placed = (
             tensor(score, 4, "logits"),
             tensor(delta, 4, "deltas"),
-            tensor(anchor, 2, "anchors"),
+            boxes_type(anchor, "anchors"),
         )
         if moved.shape[1] != scored.shape[1] * placed.shape[1] or moved.shape[2:] != scored.shape[2:]:
             raise IRError(f"level {i}: the deltas {moved} do not fit the logits {scored}")
@@ -38,7 +39,7 @@ def rpn_proposals_type(
     )
 
 
-@op("det.rpn_proposals", infer=rpn_proposals_type)
+@op("det.rpn_proposals", infer=_rpn_proposals_type)
 def rpn_proposals(
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],
@@ -56,42 +57,14 @@ def rpn_proposals(
     merged.
 
     Each level gives its `pre_nms_topk` best anchors; rows that are not finite or not longer than
-    `min_box_size` pixels on both sides are left out; each image keeps its `post_nms_topk` best.
+    `min_box_size` pixels on both sides are left out; each image keeps its `post_nms_topk` best. Boxes are clipped and
+    suppress one another as in `det.box_inference`.
 
     Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], anchors f32[h*w*A,4]; im_info f32[N,3].
     Results: boxes f32[P,4], objectness logits f32[P], batch_index i64[P], by image, then by falling logit.
+    Rotated: 5 for 4.
     """
-    return propose(
-        UPRIGHT,
-        logits,
-        deltas,
-        anchors,
-        im_info,
-        weights=weights,
-        scale_clamp=scale_clamp,
-        nms_thresh=nms_thresh,
-        pre_nms_topk=pre_nms_topk,
-        post_nms_topk=post_nms_topk,
-        min_box_size=min_box_size,
-    )
-
-
-def propose(
-    form: BoxForm,
-    logits: Sequence[Tensor],
-    deltas: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    im_info: Tensor,
-    *,
-    weights: tuple[float, ...],
-    scale_clamp: float,
-    nms_thresh: float,
-    pre_nms_topk: int,
-    post_nms_topk: int,
-    min_box_size: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The body of `det.rpn_proposals`, for boxes of either form."""
-    images = len(im_info)
+    form, images = form_of(anchors[0]), len(im_info)
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     levels: list[Tensor] = []
@@ -102,7 +75,7 @@ def propose(
         best, index = flat_score.topk(count, dim=1)
         chosen = flat_delta.gather(1, index[..., None].expand(-1, -1, form.columns))
         placed = anchor[index.reshape(-1)]
-        decoded = form.apply_deltas(chosen.flatten(0, 1), placed, weights=weights, scale_clamp=scale_clamp)
+        decoded = apply_deltas(chosen.flatten(0, 1), placed, weights=weights, scale_clamp=scale_clamp)
         boxes.append(decoded.view(images, count, form.columns))
         scores.append(best)
         levels.append(torch.full((count,), level, device=score.device))
@@ -124,7 +97,7 @@ def propose(
     )
 
 
-def grid_proposals_type(
+def _grid_proposals_type(
     logits: tuple[Type, ...],
     deltas: tuple[Type, ...],
     cell_anchors: tuple[Type, ...],
@@ -135,12 +108,12 @@ def grid_proposals_type(
     if not isinstance(strides, tuple) or len(strides) != len(logits):
         raise IRError(f"{len(logits)} levels need as many strides, not {strides}")
     for i, (score, cells) in enumerate(zip(logits, cell_anchors, strict=True)):
-        if tensor(score, 4, "logits").shape[1] != tensor(cells, 2, "cell_anchors").shape[0]:
+        if tensor(score, 4, "logits").shape[1] != boxes_type(cells, "cell_anchors").shape[0]:
             raise IRError(f"level {i}: {cells} cell anchors for the logits {score}")
-    return rpn_proposals_type(logits, deltas, cell_anchors, im_info)
+    return _rpn_proposals_type(logits, deltas, cell_anchors, im_info)
 
 
-@op("det.grid_proposals", infer=grid_proposals_type)
+@op("det.grid_proposals", infer=_grid_proposals_type)
 def grid_proposals(
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],
@@ -159,7 +132,7 @@ def grid_proposals(
     """`det.rpn_proposals` over the anchors of `det.anchors`, which a target need compute only where they are kept.
 
     Shapes, per level: logits f32[N,A,h,w], deltas f32[N,A*4,h,w], cell_anchors f32[A,4]; im_info f32[N,3].
-    Results: as those of `det.rpn_proposals`.
+    Results: as those of `det.rpn_proposals`. Rotated: 5 for 4.
     """
     placed = [
         anchors(score, cells, stride=stride, offset=offset)
@@ -186,7 +159,7 @@ def _dense_proposals_type(
     if not isinstance(strides, tuple) or not len(maps) == len(cell_anchors) == len(strides):
         raise IRError(f"{len(maps)} levels, {len(cell_anchors)} of cell anchors, strides {strides}")
     for i, (both, cells) in enumerate(zip(maps, cell_anchors, strict=True)):
-        count, box_dim = tensor(cells, 2, "cell_anchors").shape
+        count, box_dim = boxes_type(cells, "cell_anchors").shape
         if tensor(both, 4, "a map").shape[1] != count * (box_dim + 1):
             raise IRError(f"level {i}: {cells} cell anchors for the map {both}")
     tensor(im_info, 2, "im_info")
@@ -213,7 +186,7 @@ def dense_proposals(
     """`det.grid_proposals` where one map holds logits and deltas: for each anchor (logit, dx, dy, dw, dh).
 
     Shapes, per level: maps f32[N,A*5,h,w], cell_anchors f32[A,4]; im_info f32[N,3].
-    Results: as those of `det.rpn_proposals`.
+    Results: as those of `det.rpn_proposals`. Rotated: 6 for 5, 5 for 4.
     """
     logits: list[Tensor] = []
     deltas: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""What `det.rotated_*` computes with, and torchvision lacks, in plain torch: IoU, NMS and ROIAlign of rotated boxes.
+"""IoU, NMS and ROIAlign of rotated boxes in plain torch, which torchvision lacks: what det ops compute with.
 
 They follow detectron2's C++ ones (`box_iou_rotated`, `nms_rotated`, `ROIAlignRotated`). Boxes are centre x,
 centre y, width, height and angle in degrees, counter-clockwise with y pointing down.

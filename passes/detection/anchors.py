@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from detc.ir import Graph, Node, Value
+from detc.ir.dialects.box_forms import ROTATED
 
 from ..core.base import Context, NoMatch, Pass, erase_if_unused
-
-_UPRIGHT = {"det.rpn_proposals": ("det.anchors", "det.grid_proposals")}
-_ROTATED = {"det.rotated_rpn_proposals": ("det.rotated_anchors", "det.rotated_grid_proposals")}
-"""Op that takes anchors -> the op that lays them out, and the one that takes its operands instead."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +30,12 @@ class FuseAnchors(Pass):
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
         changed = False
-        fused = {**_UPRIGHT, **(_ROTATED if self.rotated else {})}
         for node in graph:
-            if node.op.name in fused:
+            if node.op.name == "det.rpn_proposals":
                 count = context.count("fuse-anchors")
                 count.tried += 1
                 try:
-                    self._fuse(graph, node, context, *fused[node.op.name])
+                    self._fuse(graph, node, context)
                 except NoMatch as refusal:
                     count.refused[refusal.reason] += 1
                 else:
@@ -47,8 +43,10 @@ class FuseAnchors(Pass):
                     changed = True
         return changed
 
-    def _fuse(self, graph: Graph, node: Node, context: Context, anchors_op: str, grid_op: str) -> None:
-        producers = [_anchors_node(value, anchors_op) for value in node.operand_list(2)]
+    def _fuse(self, graph: Graph, node: Node, context: Context) -> None:
+        producers = [_anchors_node(value) for value in node.operand_list(2)]
+        if not self.rotated and producers[0].result.shape[1] == ROTATED.columns:
+            raise NoMatch("the target has no rule for a grid of rotated anchors")
         for anchors, logits in zip(producers, node.operand_list(0), strict=True):
             if anchors.operand(0).shape[2:] != logits.shape[2:]:
                 raise NoMatch("the anchors are laid over another map than the logits")
@@ -57,8 +55,7 @@ class FuseAnchors(Pass):
         if len(offsets) != 1 or len(counts) != 1:
             raise NoMatch("the levels differ in their offset or their number of anchors")
         build = context.builder(graph, node)
-        results: tuple[Value, ...] = build.call(
-            grid_op,
+        results: tuple[Value, ...] = build.det.grid_proposals(
             node.operand_list(0),
             node.operand_list(1),
             [p.operand(1) for p in producers],
@@ -75,8 +72,8 @@ class FuseAnchors(Pass):
             erase_if_unused(graph, producer)
 
 
-def _anchors_node(value: Value, op: str) -> Node:
+def _anchors_node(value: Value) -> Node:
     node = value.producer
-    if node is None or node.op.name != op:
+    if node is None or node.op.name != "det.anchors":
         raise NoMatch("the anchors are computed otherwise")
     return node

@@ -22,7 +22,7 @@ from detc.ir import (
     Value,
     infer_types,
 )
-from detc.ir.dialects.postprocess import BOX_FIELDS, BOX_OPS
+from detc.ir.dialects.postprocess import BOX_FIELDS
 from detc.ir.ops import FRESH_PREFIX
 from detc.ir.types import substitute_type, tensors_of, type_symbols
 
@@ -194,12 +194,8 @@ def _decompose(graph: Graph, node: Node, context: Context) -> None:
     boxes = next((name for name in BOX_FIELDS if name in fields), None)
     if boxes is None:
         raise IRError(f"instances without boxes ({', '.join(BOX_FIELDS)}) cannot be postprocessed")
-    columns = fields[boxes].shape[1]
-    if not isinstance(columns, int) or columns not in BOX_OPS:
-        raise IRError(f"boxes {fields[boxes].type} cannot be postprocessed")
-    rescale, nonempty = BOX_OPS[columns]
-    fields[boxes] = b.call(rescale, fields[boxes], fields["batch_index"], im_info, output_size)
-    rows: Value = b.call(nonempty, fields[boxes])
+    fields[boxes] = b.det.rescale_boxes(fields[boxes], fields["batch_index"], im_info, output_size)
+    rows: Value = b.det.nonempty(fields[boxes])
     # The new rows are the ones that the old node gave; they keep their name.
     rows.type = rows.tensor_type.with_shape(after.fields[0][1].shape[0])
     fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}

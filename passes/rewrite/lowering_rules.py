@@ -10,6 +10,7 @@ import torch
 
 from detc.ir import Builder, IRError, Node, Value
 from detc.ir.aten import call_arguments, overload_of
+from detc.ir.dialects.box_forms import ROTATED
 
 from ..core.base import NoMatch
 from .conversion import LoweringRule
@@ -64,5 +65,18 @@ def refuse(reason: str) -> LoweringRule:
 
     def lower(builder: Builder, node: Node) -> Value:
         raise NoMatch(reason)
+
+    return lower
+
+
+def by_form(upright: LoweringRule, rotated: LoweringRule, boxes: int | None = None) -> LoweringRule:
+    """The rule of a det op that is lowered differently for upright and for rotated boxes.
+
+    `boxes` is the operand that has the form, None where the first result has it.
+    """
+
+    def lower(builder: Builder, node: Node) -> Any:
+        first = node.results[0] if boxes is None else node.operand(boxes)
+        return (rotated if first.shape[-1] == ROTATED.columns else upright)(builder, node)
 
     return lower

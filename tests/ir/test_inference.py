@@ -71,6 +71,32 @@ def test_operands_that_do_not_fit_are_refused_with_torchs_reason() -> None:
     assert len(graph) == 0
 
 
+def test_boxes_are_upright_or_rotated() -> None:
+    graph = Graph("g")
+    f32 = torch.float32
+    b, upright, rotated, neither = (
+        Builder(graph),
+        *(
+            graph.add_input(f"boxes{columns}", TensorType(f32, (symbol("R"), columns)))
+            for columns in (4, 5, 6)
+        ),
+    )
+    feature = graph.add_input("feature", TensorType(f32, (N, 8, symbol("H"), symbol("W"))))
+    index = graph.add_input("index", TensorType(torch.int64, (symbol("R"),)))
+    with pytest.raises(IRError, match="rows of 6 columns are not boxes of 4 or 5"):
+        b.det.nonempty(neither)
+    scores, im_info = (graph.add_input(f"in{size}", TensorType(f32, (N, size))) for size in (4, 3))
+    with pytest.raises(IRError, match="rows of 6 columns hold neither a box of 4 or 5 nor 3 of them"):
+        b.det.box_inference(
+            neither, scores, index, im_info, score_thresh=0.0, nms_thresh=0.5, topk_per_image=1
+        )
+    options = {"output_size": (7, 7), "scales": (0.25,), "sampling_ratio": 0}
+    options |= {"canonical_box_size": 224, "canonical_level": 4}
+    for boxes, pooler in ((upright, "ROIAlignRotated"), (rotated, "ROIAlignV2")):
+        with pytest.raises(IRError, match=f"{pooler} does not pool from boxes f32"):
+            b.det.roi_pool([feature], boxes, index, pooler_type=pooler, **options)
+
+
 def test_which_ops_do_more_than_compute() -> None:
     flags = {
         name: get_op(f"aten.{name}") for name in ("relu", "relu_", "rand_like", "dropout", "add_.Tensor")

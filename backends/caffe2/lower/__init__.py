@@ -12,6 +12,7 @@ from detc.backends.caffe2 import dialect as _dialect  # noqa: F401  (registers c
 from detc.ir import Graph, Node
 from detc.passes.core.base import Context
 from detc.passes.rewrite.conversion import Conversion, LoweringRule, Sizes
+from detc.passes.rewrite.lowering_rules import by_form
 
 from . import aten, det, points, proposals, resize, rotated
 from .aten import DIRECT, UNSUPPORTED
@@ -22,10 +23,10 @@ __all__ = ["DIRECT", "TABLE", "UNSUPPORTED", "Caffe2Builder", "LowerToCaffe2"]
 TABLE: dict[str, LoweringRule] = {
     **aten.TABLE,
     **resize.TABLE,
-    **proposals.TABLE,
-    **rotated.TABLE,
     **points.TABLE,
     **det.TABLE,
+    "det.grid_proposals": by_form(proposals.grid_proposals, rotated.grid_proposals),
+    "det.roi_pool": by_form(det.roi_pool, rotated.roi_pool, boxes=1),
 }
 
 

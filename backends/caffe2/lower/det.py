@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from detc.ir import Dim, Node, Value
+from detc.ir.dialects.box_forms import ROTATED
 from detc.ir.dialects.pooling import level_range
 from detc.passes.core.base import NoMatch, attribute
 from detc.passes.rewrite.conversion import LoweringRule
@@ -59,11 +60,6 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
     if bool((std != 1).any()):
         result = b.caffe2.Div(result, b.constant(std.view(-1, 1, 1)))
     return result
-
-
-def is_rotated(node: Node) -> bool:
-    """Whether an op is on rotated boxes."""
-    return node.op.name.startswith("det.rotated_")
 
 
 def check_decoding(node: Node, weights: Sequence[float] | None = None) -> None:
@@ -131,7 +127,7 @@ def rois_of(b: Caffe2Builder, boxes: Value, index: Value, images: Dim) -> Value:
 # Boxes
 
 
-CLIPPERS = {"det.box_inference": (2, 3), "det.rotated_box_inference": (2, 3), "det.clip_boxes": (1, 2)}
+CLIPPERS = {"det.box_inference": (2, 3), "det.clip_boxes": (1, 2)}
 """The ops that clip decoded boxes to their images, and which operands are their image numbers and `im_info`."""
 
 
@@ -143,7 +139,7 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
     if b.graph.is_output(decoded) or len(users) != 1 or users[0].op.name not in CLIPPERS:
         raise NoMatch(f"decoded boxes that go elsewhere than into {' or '.join(CLIPPERS)}: Caffe2 clips them")
     check_decoding(node)
-    rotated, weights = is_rotated(node), floats(node.attributes["weights"])
+    rotated, weights = boxes.shape[1] == ROTATED.columns, floats(node.attributes["weights"])
     if weights[4:] != (1.0,) * rotated:
         raise NoMatch(f"weights {weights} of the deltas: Caffe2 has none for angles")
     index, im_info = (users[0].operand(position) for position in CLIPPERS[users[0].op.name])
@@ -177,7 +173,7 @@ def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
     if splits is None:
         raise NoMatch("boxes that det.apply_deltas did not decode")
     limit = int(attribute(node, "topk_per_image"))  # type: ignore[arg-type]
-    rotated = is_rotated(node)
+    rotated = node.results[0].shape[1] == ROTATED.columns
     results = b.caffe2.BoxWithNMSLimit(
         scores,
         boxes,
@@ -215,10 +211,7 @@ def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
 
 TABLE: dict[str, LoweringRule] = {
     "det.normalize": normalize,
-    "det.roi_pool": roi_pool,
     "det.apply_deltas": apply_deltas,
-    "det.rotated_apply_deltas": apply_deltas,
     "det.clip_boxes": clip_boxes,
     "det.box_inference": box_inference,
-    "det.rotated_box_inference": box_inference,
 }

@@ -8,7 +8,6 @@ import torch
 
 from detc.ir import Constant, Node, Value
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import INT64, Caffe2Builder, sized, whole
 from .det import ANGLES, ROIS, check_decoding
@@ -163,6 +162,3 @@ def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:
         return (value,)
     parts: tuple[Value, ...] = b.caffe2.Split(value, output_count=images, axis=0)
     return parts
-
-
-TABLE: dict[str, LoweringRule] = {"det.grid_proposals": grid_proposals}

@@ -15,7 +15,6 @@ import torch
 from detc.ir import Node, Value
 from detc.ir.dialects.pooling import level_range
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import FLOAT, INT32, INT64, Caffe2Builder, sized
 from .det import ROIS, check_decoding, floats, rois_of
@@ -95,9 +94,3 @@ def _picked(b: Caffe2Builder, rows: Value, keyed: Value) -> Value:
     numbers = b.caffe2.Cast(b.column(keyed), to=INT32)
     taken: Value = b.caffe2.Gather(rows, numbers)
     return taken
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.rotated_grid_proposals": grid_proposals,
-    "det.rotated_roi_pool": roi_pool,
-}

@@ -6,7 +6,6 @@ import math
 
 from detc.ir import Attribute, Builder, Node, Value
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import (
     F32,
@@ -131,13 +130,3 @@ def nonempty(b: Builder, node: Node) -> Value:
     threshold = node.attributes.get("threshold", 0.0)
     rows = b.onnx.NonZero(b.onnx.Greater(shorter, scalar(b, float(threshold))))  # type: ignore[arg-type]
     return b.onnx.Squeeze(rows, ints(b, 0))
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.normalize": normalize,
-    "det.apply_deltas": apply_deltas,
-    "det.box_inference": box_inference,
-    "det.clip_boxes": clip_boxes,
-    "det.rescale_boxes": rescale_boxes,
-    "det.nonempty": nonempty,
-}

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.pooling import level_thresholds
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, split
 
@@ -67,6 +66,3 @@ def _align(b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Va
         sampling_ratio=max(int(node.attributes["sampling_ratio"]), 0),  # type: ignore[arg-type]
         spatial_scale=scale,
     )
-
-
-TABLE: dict[str, LoweringRule] = {"det.roi_pool": roi_pool}

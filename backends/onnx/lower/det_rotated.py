@@ -1,4 +1,4 @@
-"""Lowering of `det.rotated_*` to ai.onnx operators: regression, clipping, selection."""
+"""Lowering of `det.*` on rotated boxes to ai.onnx operators: regression, clipping, selection."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 import torch
 
 from detc.ir import Builder, Constant, Node, Value
-from detc.ir.dialects.rotated import UPRIGHT_WITHIN
+from detc.ir.dialects.box_forms import UPRIGHT_WITHIN
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import (
     F32,
@@ -31,7 +30,7 @@ from .det_rpn import cells_of, level_candidates
 
 
 def anchors(b: Builder, node: Node) -> Value:
-    """As `det.anchors`; only the centre follows the position."""
+    """Only the centre follows the position."""
     feature, cells = node.operand(0), node.operand(1)
     if not isinstance(cells, Constant):
         raise NoMatch("the cell anchors are not constant")
@@ -53,7 +52,7 @@ def _normalized(b: Builder, angle: Value) -> Value:
 
 
 def _decode(b: Builder, node: Node, deltas: Value, boxes: Value) -> Value:
-    """`det.rotated_apply_deltas` on the last axis: deltas [..., 5] for boxes [..., 5]."""
+    """`det.apply_deltas` on the last axis: deltas [..., 5] for boxes [..., 5]."""
     weights, clamp = node.attributes["weights"], float(node.attributes["scale_clamp"])  # type: ignore[arg-type]
     assert isinstance(weights, tuple)
     move, grow, turn = split(b, b.onnx.Div(deltas, floats(b, *weights)), (2, 2, 1), axis=-1)  # type: ignore[arg-type]
@@ -168,6 +167,12 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
     ]
 
 
+def clip_boxes(b: Builder, node: Node) -> Value:
+    """Each box against its own image's bounds."""
+    boxes, batch_index, im_info = (node.operand(i) for i in range(3))
+    return _clip(b, boxes, b.onnx.Gather(_bounds(b, im_info), batch_index, axis=0))
+
+
 def rescale_boxes(b: Builder, node: Node) -> Value:
     """Scale and clip, with each box's own image's factors. atan2 is made of Atan and the cosine's sign."""
     boxes, batch_index, im_info, output_size = (node.operand(i) for i in range(4))
@@ -200,13 +205,3 @@ def nonempty(b: Builder, node: Node) -> Value:
     threshold = float(node.attributes.get("threshold", 0.0))  # type: ignore[arg-type]
     rows = b.onnx.NonZero(b.onnx.Greater(shorter, scalar(b, threshold)))
     return b.onnx.Squeeze(rows, ints(b, 0))
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.rotated_anchors": anchors,
-    "det.rotated_apply_deltas": apply_deltas,
-    "det.rotated_box_inference": box_inference,
-    "det.rotated_nonempty": nonempty,
-    "det.rotated_rescale_boxes": rescale_boxes,
-    "det.rotated_rpn_proposals": rpn_proposals,
-}

@@ -1,11 +1,10 @@
-"""Lowering of `det.rotated_roi_pool` to ai.onnx operators."""
+"""Lowering of `det.roi_pool` along rotated boxes to ai.onnx operators."""
 
 from __future__ import annotations
 
 import math
 
 from detc.ir import Builder, Node, Value
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import F32, I64, ints, scalar, split
 from .det_pooling import pool_by_level
@@ -152,6 +151,3 @@ def _by_box(b: Builder, feature: Value, grid: Value, bins: tuple[int, int]) -> V
     table = b.onnx.Reshape(grid, b.onnx.Concat([channels, ints(b, -1, *bins)], axis=0))
     by_box: Value = b.onnx.Transpose(table, perm=[1, 0, 2, 3])
     return by_box
-
-
-TABLE: dict[str, LoweringRule] = {"det.rotated_roi_pool": roi_pool}

@@ -10,7 +10,6 @@ import torch
 
 from detc.ir import Builder, Constant, Node, Value
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import LoweringRule
 
 from .det_common import (
     F32,
@@ -231,11 +230,3 @@ def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = (
     rows, values, columns = best_of_kept(b, kept, scores, after)
     sorted_boxes = b.onnx.GatherND(boxes, b.onnx.Unsqueeze(columns, ints(b, -1)), batch_dims=1)
     return [b.onnx.GatherND(sorted_boxes, rows), b.onnx.GatherND(values, rows), column(b, rows, 0)]
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.anchors": anchors,
-    "det.rpn_proposals": rpn_proposals,
-    "det.grid_proposals": grid_proposals,
-    "det.dense_proposals": dense_proposals,
-}

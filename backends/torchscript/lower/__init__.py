@@ -12,7 +12,7 @@ from detc.ir import Node
 from detc.passes.rewrite.conversion import Conversion, LoweringRule
 
 from ..dialect import DIALECT
-from . import boxes, dense, keypoints, masks, points, pooling, proposals, rotated, segmentation
+from . import boxes, dense, keypoints, masks, points, pooling, proposals, segmentation
 
 __all__ = ["DIRECT", "LOWERED", "LowerToTorchScript"]
 
@@ -28,7 +28,6 @@ LOWERED: dict[str, LoweringRule] = {
     **points.TABLE,
     **keypoints.TABLE,
     **segmentation.TABLE,
-    **rotated.TABLE,
 }
 """The det ops' rules."""
 

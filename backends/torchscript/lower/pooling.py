@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
-from detc.ir.dialects.pooling import level_thresholds
+from detc.ir.dialects.pooling import ALONG_BOXES, level_thresholds
 from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import F32, cast, floats, integer, where_true
-from .forms import UPRIGHT
+from .forms import form_of
 
 
 def roi_pool(b: Builder, node: Node) -> Value:
     """The boxes of each level are pooled together, and put back into their order."""
+    if node.attributes["pooler_type"] == ALONG_BOXES:
+        return _pool_along_boxes(b, node)
     # What lies otherwise in memory torchvision copies for each pooler.
     features = [b.aten.contiguous(feature) for feature in node.operand_list(0)]
     scales = floats(node, "scales")
-    rois, levels = rois_and_levels(b, node, UPRIGHT.sides(b, node.operand(1)))
+    rois, levels = _rois_and_levels(b, node)
     if levels is None:
         return _pool(b, node, features[0], rois, scales[0])
     shape = (rois.shape[0], features[0].shape[1], *node.attributes["output_size"])  # type: ignore[misc]
@@ -27,11 +29,22 @@ def roi_pool(b: Builder, node: Node) -> Value:
     return pooled
 
 
-def rois_and_levels(b: Builder, node: Node, sides: Value) -> tuple[Value, Value | None]:
-    """Rows (batch_index, box) for pooling, and the level i64[R] of each; None where there is but one.
+def _pool_along_boxes(b: Builder, node: Node) -> Value:
+    """Samples along the boxes' own axes, on each level."""
+    rois, levels = _rois_and_levels(b, node)
+    if levels is None:
+        levels = b.aten.zeros_like(node.operand(2))
+    made: Value = b.torchscript.roi_align_rotated_by_level(
+        node.operand_list(0),
+        rois,
+        levels,
+        **{name: node.attributes[name] for name in ("output_size", "scales", "sampling_ratio")},
+    )
+    return made
 
-    `sides` f32[R,2] are the boxes' width and height.
-    """
+
+def _rois_and_levels(b: Builder, node: Node) -> tuple[Value, Value | None]:
+    """Rows (batch_index, box) for pooling, and the level i64[R] of each; None where there is but one."""
     boxes, batch_index = node.operand(1), node.operand(2)
     scales = tuple(floats(node, "scales"))
     index = b.aten.unsqueeze(cast(b, batch_index, boxes.dtype), dim=1)
@@ -40,6 +53,7 @@ def rois_and_levels(b: Builder, node: Node, sides: Value) -> tuple[Value, Value 
         return rois, None
     size, level = integer(node, "canonical_box_size"), integer(node, "canonical_level")
     bounds = b.constant(level_thresholds(scales, size, level), F32)
+    sides = form_of(boxes).sides(b, boxes)
     return rois, b.aten.bucketize.Tensor(b.aten.prod.dim_int(sides, dim=1), bounds, right=True)
 
 

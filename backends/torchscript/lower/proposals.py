@@ -29,20 +29,12 @@ from .common import (
     where_true,
     whwh,
 )
-from .forms import UPRIGHT, BoxForm
+from .forms import form_of
 
 
 def anchors(b: Builder, node: Node) -> Value:
     """The positions of a map's cells, times the stride, plus the cell anchors."""
     cells = node.operand(1)
-    shifts = cell_shifts(b, node)
-    placed = b.aten.add.Tensor(b.aten.cat([shifts, shifts], dim=-1), cells)
-    made: Value = b.aten.reshape(placed, shape=(shifts.shape[0] * cells.shape[0], 4))
-    return made
-
-
-def cell_shifts(b: Builder, node: Node) -> Value:
-    """x and y f32[h*w,1,2] of each position of the feature map whose anchors a node lays out, by row and column."""
     stride, offset = number(node, "stride"), number(node, "offset")
     height, width = node.operand(0).shape[2:]
     y, x = (
@@ -51,7 +43,10 @@ def cell_shifts(b: Builder, node: Node) -> Value:
     )
     xx = b.aten.expand(b.aten.unsqueeze(x, dim=0), size=(height, width))
     yy = b.aten.expand(b.aten.unsqueeze(y, dim=1), size=(height, width))
-    made: Value = b.aten.reshape(b.aten.stack([xx, yy], dim=-1), shape=(height * width, 1, 2))
+    shifts = b.aten.reshape(b.aten.stack([xx, yy], dim=-1), shape=(height * width, 1, 2))
+    form = form_of(cells)
+    placed = form.move(b, cells, shifts)
+    made: Value = b.aten.reshape(placed, shape=(height * width * cells.shape[0], form.columns))
     return made
 
 
@@ -72,30 +67,32 @@ class _Level:
     cells: int
 
 
-def rpn_proposals(b: Builder, node: Node, form: BoxForm = UPRIGHT) -> list[Value]:
+def rpn_proposals(b: Builder, node: Node) -> list[Value]:
     """TopK and NMS on each level, then TopK on each image."""
-    return _Proposals(b, node, _two_maps(b, node, form), form).over(node.operand_list(2))
+    return _Proposals(b, node, _two_maps(b, node)).over(node.operand_list(2))
 
 
-def grid_proposals(b: Builder, node: Node, form: BoxForm = UPRIGHT) -> list[Value]:
+def grid_proposals(b: Builder, node: Node) -> list[Value]:
     """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
-    return _Proposals(b, node, _two_maps(b, node, form), form).over_grid(node.operand_list(2))
+    return _Proposals(b, node, _two_maps(b, node)).over_grid(node.operand_list(2))
 
 
 def dense_proposals(b: Builder, node: Node) -> list[Value]:
     """As `grid_proposals`, where the two kinds of maps are one."""
     levels: list[_Level] = []
     for both in node.operand_list(0):
-        cells = known(both.shape[1], "the number of anchors per position") // 5
-        flat = flatten_map(b, both, cells, 5)
+        each = 1 + form_of(node.results[0]).columns
+        cells = known(both.shape[1], "the number of anchors per position") // each
+        flat = flatten_map(b, both, cells, each)
         logits = b.aten.select.int(flat, dim=2, index=0)
-        levels.append(_Level(logits, columns(b, flat, 1, 5, 2), both.shape[3], cells))
-    return _Proposals(b, node, levels, UPRIGHT).over_grid(node.operand_list(1))
+        levels.append(_Level(logits, columns(b, flat, 1, each, 2), both.shape[3], cells))
+    return _Proposals(b, node, levels).over_grid(node.operand_list(1))
 
 
-def _two_maps(b: Builder, node: Node, form: BoxForm) -> list[_Level]:
+def _two_maps(b: Builder, node: Node) -> list[_Level]:
     """The levels where logits and deltas are maps of their own, the node's first two operands."""
     levels: list[_Level] = []
+    form = form_of(node.results[0])
     for logits, deltas in zip(node.operand_list(0), node.operand_list(1), strict=True):
         cells = known(logits.shape[1], "the number of anchors per position")
         scores = b.aten.select.int(flatten_map(b, logits, cells, 1), dim=2, index=0)
@@ -106,8 +103,8 @@ def _two_maps(b: Builder, node: Node, form: BoxForm) -> list[_Level]:
 class _Proposals:
     """Emits what all forms of proposals share. K is the number of candidates of an image, over all levels."""
 
-    def __init__(self, b: Builder, node: Node, levels: Sequence[_Level], form: BoxForm) -> None:
-        self.b, self.node, self.levels, self.form = b, node, levels, form
+    def __init__(self, b: Builder, node: Node, levels: Sequence[_Level]) -> None:
+        self.b, self.node, self.levels, self.form = b, node, levels, form_of(node.results[0])
         self.im_info = node.operand(len(node.operands) - 1)
         self.images = levels[0].logits.shape[0]
         before = integer(node, "pre_nms_topk")

@@ -37,12 +37,13 @@ def rpn_inputs(images: int, height: int, width: int) -> Inputs:
     return {**level(height, width, 0), **level(height // 2, width // 2, 1), "im_info": sizes}
 
 
-def joint(b, logits, deltas):
-    """Maps [N,3,h,w] and [N,12,h,w] as [N,15,h,w]: for each anchor its logit and its deltas."""
+def joint(b, logits, deltas, columns=4):
+    """Maps [N,3,h,w] and [N,3*columns,h,w] as one: for each of three anchors its logit and its deltas."""
     parts = []
     for anchor in range(3):
         parts.append(b.aten.slice.Tensor(logits, dim=1, start=anchor, end=anchor + 1))
-        parts.append(b.aten.slice.Tensor(deltas, dim=1, start=4 * anchor, end=4 * anchor + 4))
+        start = columns * anchor
+        parts.append(b.aten.slice.Tensor(deltas, dim=1, start=start, end=start + columns))
     return b.aten.cat(parts, dim=1)
 
 

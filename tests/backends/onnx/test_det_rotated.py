@@ -13,6 +13,7 @@ from detc.backends.onnx.lower.det_rotated_nms import iou
 from detc.ir import Builder, Graph
 from detc.ir.dialects.rotated_kernels import paired_iou_rotated
 from tests.backends.onnx.det_case import Case, H, Inputs, N, R, W, check, f32, i64, info
+from tests.backends.onnx.test_det_lowering import joint
 
 CELLS = [[0.0, 0.0, 16.0, 8.0, -60.0], [0.0, 0.0, 24.0, 6.0, 0.0], [0.0, 0.0, 12.0, 12.0, 45.0]]
 
@@ -24,18 +25,21 @@ def boxes(count: int, size: float = 60.0, spread: float = 100.0) -> torch.Tensor
     return torch.cat([torch.rand(count, 2) * spread, torch.rand(count, 2) * size + 1, angle], 1)
 
 
-def rpn(grid: bool = False) -> Case:
+def rpn(form: str = "anchors") -> Case:
     def build(b, l0, d0, l1, d1, im_info):
         cells = b.constant(CELLS)
         options = {"weights": (1.0, 1.0, 1.0, 1.0, 2.0), "scale_clamp": 4.1, "min_box_size": 2.0}
         limits = {"nms_thresh": 0.6, "pre_nms_topk": 60, "post_nms_topk": 40}
-        if grid:
-            place = {"strides": (4, 8), "offset": 0.5}
-            return b.det.rotated_grid_proposals(
+        place = {"strides": (4, 8), "offset": 0.5}
+        if form == "grid":
+            return b.det.grid_proposals(
                 [l0, l1], [d0, d1], [cells, cells], im_info, **place, **options, **limits
             )
-        anchors = [b.det.rotated_anchors(m, cells, stride=s, offset=0.5) for m, s in ((l0, 4), (l1, 8))]
-        return b.det.rotated_rpn_proposals([l0, l1], [d0, d1], anchors, im_info, **options, **limits)
+        if form == "dense":
+            maps = [joint(b, logits, deltas, 5) for logits, deltas in ((l0, d0), (l1, d1))]
+            return b.det.dense_proposals(maps, [cells, cells], im_info, **place, **options, **limits)
+        anchors = [b.det.anchors(m, cells, stride=s, offset=0.5) for m, s in ((l0, 4), (l1, 8))]
+        return b.det.rpn_proposals([l0, l1], [d0, d1], anchors, im_info, **options, **limits)
 
     def inputs(images: int, height: int, width: int) -> Inputs:
         def level(h: int, w: int, i: int) -> Inputs:
@@ -60,9 +64,9 @@ def detections(classes: int, agnostic: bool, limit: int) -> Case:
 
     def build(b, deltas, given, scores, batch_index, im_info):
         weights = (10.0, 10.0, 5.0, 5.0, 1.0)
-        decoded = b.det.rotated_apply_deltas(deltas, given, weights=weights, scale_clamp=4.1)
+        decoded = b.det.apply_deltas(deltas, given, weights=weights, scale_clamp=4.1)
         options = {"score_thresh": 0.1, "nms_thresh": 0.4, "topk_per_image": limit}
-        return b.det.rotated_box_inference(decoded, scores, batch_index, im_info, **options)
+        return b.det.box_inference(decoded, scores, batch_index, im_info, **options)
 
     def inputs(*rows: int) -> Inputs:
         count = sum(rows)
@@ -93,13 +97,14 @@ def pooling(levels: int, sampling_ratio: int) -> Case:
     scales = tuple(0.25 / 2**i for i in range(levels))
 
     def build(b, given, batch_index, *features):
-        return b.det.rotated_roi_pool(
+        return b.det.roi_pool(
             list(features),
             given,
             batch_index,
             output_size=(5, 3),
             scales=scales,
             sampling_ratio=sampling_ratio,
+            pooler_type="ROIAlignRotated",
             canonical_box_size=28,
             canonical_level=3,
         )
@@ -118,8 +123,9 @@ def pooling(levels: int, sampling_ratio: int) -> Case:
 
 def postprocessing() -> Case:
     def build(b, given, batch_index, im_info, output_size):
-        placed = b.det.rotated_rescale_boxes(given, batch_index, im_info, output_size)
-        return placed, b.det.rotated_nonempty(placed), b.det.rotated_nonempty(placed, threshold=20.0)
+        placed = b.det.rescale_boxes(given, batch_index, im_info, output_size)
+        clipped = b.det.clip_boxes(given, batch_index, im_info)
+        return placed, clipped, b.det.nonempty(placed), b.det.nonempty(placed, threshold=20.0)
 
     def inputs(images: int, rows: int) -> Inputs:
         given = boxes(rows)

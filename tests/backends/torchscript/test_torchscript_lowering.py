@@ -16,7 +16,8 @@ CASES = {
     **test_det_lowering.CASES,
     **test_det_dense.CASES,
     **{f"rotated-{name}": case for name, case in test_det_rotated.CASES.items()},
-    "rotated-rpn-grid": lambda: test_det_rotated.rpn(grid=True),
+    "rotated-rpn-grid": lambda: test_det_rotated.rpn("grid"),
+    "rotated-rpn-dense": lambda: test_det_rotated.rpn("dense"),
 }
 
 
