@@ -6,13 +6,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from detc.backends.images import model_input, read_image, save_image
+from detc.backends.target import load_artifact
 from detc.frontend import load_model
 from detc.ir import InputError
 from detc.passes import DumpIR
 
 from ..api import pipeline
 from ..check.parity import check_parity, parity_blocks
-from ..load import load_artifact
 from ..show.detections import detection_table, to_json, write_json
 from ..show.picture import draw
 from ..show.terminal import Stages, output, print_blocks
