@@ -103,10 +103,10 @@ def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
         prefix = name.removesuffix("boxes")
         if all(f"{prefix}{role}" in types for role in ("scores", "batch_index")):
             groups.append({n.removeprefix(prefix): n for n in _with_rows_of(name, types)})
-    for roles in _detection_names:
-        outputs = {role: output for output, role in roles.items()}
+    for named in _detection_names:
+        outputs = {role: output for output, role in named.items()}
         if outputs["boxes"] in types and outputs["scores"] in types:
-            groups.append({roles.get(n, n): n for n in _with_rows_of(outputs["boxes"], types)})
+            groups.append({named.get(n, n): n for n in _with_rows_of(outputs["boxes"], types)})
     return groups
 
 
