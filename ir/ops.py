@@ -16,6 +16,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, TypeAlias, TypeVar, Union
 
 from .dims import SymExpr, symbol
@@ -110,6 +113,21 @@ def register_dialect(dialect: str, resolver: Callable[[str], Op | None]) -> None
     _resolvers[dialect] = resolver
 
 
+_BUILT_IN = {"aten": ".aten", "torchvision": ".aten", "det": ".dialects", "instances": ".dialects"}
+"""Dialect -> the module of this package that declares it."""
+ENTRY_POINTS = "detc.dialects"
+"""The group of entry points for the others: each has a dialect's name, and names the module that registers it."""
+
+
+@cache
+def load_dialect(dialect: str) -> None:
+    """Import what declares a dialect, and the level that is called like it; nothing where no package does."""
+    if dialect in _BUILT_IN:
+        import_module(_BUILT_IN[dialect], __package__)
+    for entry in entry_points(group=ENTRY_POINTS, name=dialect):
+        entry.load()
+
+
 def get_op(name: str) -> Op:
     """The op of that full name, such as `det.normalize`.
 
@@ -119,7 +137,11 @@ def get_op(name: str) -> Op:
     known = _registry.get(name)
     if known is not None:
         return known
-    resolver = _resolvers.get(name.partition(".")[0])
+    dialect = name.partition(".")[0]
+    load_dialect(dialect)
+    if name in _registry:
+        return _registry[name]
+    resolver = _resolvers.get(dialect)
     made = resolver(name) if resolver else None
     if made is None:
         raise IRError(f"there is no op {name!r}")

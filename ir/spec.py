@@ -1,10 +1,11 @@
-"""Which ops may stand at which level of lowering. One table, read top to bottom."""
+"""Which ops may stand at which level of lowering."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from .errors import IRError
+from .ops import load_dialect
 from .types import TensorType, Type
 
 
@@ -13,19 +14,19 @@ class Spec:
     """What a level allows.
 
     Attributes:
-        dialects: dialects whose ops may stand there.
+        dialects: dialects whose ops may stand there; None for all.
         excluded: ops of those dialects that may not.
         tensors_only: whether every value must be a tensor.
     """
 
     level: str
-    dialects: frozenset[str]
+    dialects: frozenset[str] | None
     excluded: frozenset[str] = frozenset()
     tensors_only: bool = False
 
     def problem(self, op_name: str, dialect: str) -> str | None:
         """Why an op may not stand at this level, or None."""
-        if dialect not in self.dialects:
+        if self.dialects is not None and dialect not in self.dialects:
             allowed = ", ".join(sorted(self.dialects))
             return f"ops of {dialect!r} may not stand at the level {self.level!r} ({allowed})"
         if op_name in self.excluded:
@@ -43,29 +44,33 @@ def _spec(level: str, *dialects: str, excluded: tuple[str, ...] = (), tensors_on
     return Spec(level, frozenset(dialects), frozenset(excluded), tensors_only)
 
 
-SPECS: dict[str, Spec] = {
+_SPECS: dict[str, Spec] = {
     spec.level: spec
     for spec in (
         # What capture yields: tensors, structure, and what a detector means.
         _spec("captured", "aten", "torchvision", "instances", "det", tensors_only=False),
         # No structure any more; det ops on tensors.
         _spec("flat", "aten", "torchvision", "det", excluded=("det.postprocess",)),
-        # Targets.
-        _spec("onnx", "onnx"),
-        _spec("caffe2", "caffe2"),
-        _spec("torchscript", "aten", "torchvision", "torchscript"),
         # A lowering that was stopped half way, to find its first wrong rewrite.
-        _spec(
-            "mixed",
-            *("aten", "torchvision", "instances", "det", "onnx", "caffe2", "torchscript"),
-            tensors_only=False,
-        ),
+        Spec("mixed", None),
     )
 }
+"""The levels above any target. Those of targets are registered by their dialects."""
+
+
+def register_level(level: str, *dialects: str) -> None:
+    """Declare a level: the ops of these dialects may stand there, and every value is a tensor."""
+    _SPECS[level] = _spec(level, *dialects)
 
 
 def get_spec(level: str) -> Spec:
-    """The spec of a level. Raises IRError when there is no such level."""
-    if level not in SPECS:
-        raise IRError(f"there is no level {level!r}; there are {', '.join(SPECS)}")
-    return SPECS[level]
+    """The spec of a level. A target's level is declared by the dialect of its name.
+
+    Errors:
+        IRError: there is no such level.
+    """
+    if level not in _SPECS:
+        load_dialect(level)
+    if level not in _SPECS:
+        raise IRError(f"there is no level {level!r}; there are {', '.join(_SPECS)}")
+    return _SPECS[level]

@@ -260,7 +260,7 @@ def test_files_that_detc_did_not_write(refused: Refused, folder: Path) -> None:
         "foreign.onnx": "foreign.onnx is no detector that detc wrote: it lacks the input 'data' or detc's metadata",
         "junk.onnx": "onnxruntime cannot load junk.onnx: ",
         "none.onnx": "there is no file none.onnx",
-        "weights.pth": "cannot tell what weights.pth is: compiled detectors end in .onnx",
+        "weights.pth": "cannot tell what weights.pth is: compiled detectors are files that end in .onnx",
     }.items():
         assert refused("run", name, "scene.png").startswith(message)
 

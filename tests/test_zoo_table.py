@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import detc
-from detc.api import FIXED_BATCH, TARGETS
 from detc.backends.onnx import OpenVinoModel
+from detc.backends.target import known_targets
 from detc.backends.torchscript.program import least_size
-from detc.check.zoo import BEGIN, END, RUNTIMES, find_models
+from detc.check.zoo import BEGIN, END, find_models
 from detc.ir.types import type_symbols
 from tests import zoo
 
@@ -28,7 +28,8 @@ ROWS = [
     if line.startswith("|")
 ]
 REASONS = dict(re.findall(r"^\[(\d+)\] (.*?)(?:  )?$", TABLE, re.MULTILINE))
-COLUMNS = [(target, runtime) for target in TARGETS for runtime in RUNTIMES[target]]
+RUNTIMES = {name: tuple(map(str, target.runtimes)) for name, target in known_targets().items()}
+COLUMNS = [(target, runtime) for target, runtimes in RUNTIMES.items() for runtime in runtimes]
 CELLS = {(row[0], *column): cell for row in ROWS[2:] for column, cell in zip(COLUMNS, row[1:], strict=True)}
 
 
@@ -48,7 +49,7 @@ def test_every_model_and_runtime_is_in_it() -> None:
     assert ROWS[0] == ["model", *(f"{target} ({runtime})" for target, runtime in COLUMNS)]
     assert [row[0] for row in ROWS[2:]] == [folder.name for folder in find_models(zoo.ZOO)]
     for (_, target, _), cell in CELLS.items():
-        batch = "fixed" if target in FIXED_BATCH else "any"
+        batch = "fixed" if "batch" in known_targets()[target].options else "any"
         agrees = rf"(any size|from \d+ pixels), ({batch} batch|alone \[\d+\])"
         assert re.fullmatch(rf"{agrees}|no \[\d+\]", cell)
 

@@ -1,8 +1,5 @@
 """Caffe2: lowering to its operators, emitting nets, running them without Caffe2, and reading them back."""
 
-from . import dialect
-from .emit import Caffe2Nets, emit
-from .load import load, load_nets
-from .runtime import Caffe2Runtime
+import lazy_loader
 
-__all__ = ["Caffe2Nets", "Caffe2Runtime", "dialect", "emit", "load", "load_nets"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,10 +8,13 @@ where a net leaves out the last ones. `output_count` of Split is no argument but
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
-from detc.ir import IRError, Op, TensorType, register_dialect
+from detc.ir import IRError, Node, Op, TensorType, register_dialect, register_level
 from detc.ir.ops import InferRule, OperandType, Parameter
+from detc.passes.analysis.cost import convolution, register_flops, shape, transposed
+from detc.passes.debug.compare import register_detection_names
 
 from .infer import Rule, Use
 from .infer_shapes import RULES
@@ -59,4 +62,21 @@ def _resolve(name: str) -> Op | None:
     return Op(name, tuple(operands), attributes, body, _infer(name, attributes, RULES[type_]), doc)
 
 
+def _fully_connected(node: Node, sizes: Mapping[str, int]) -> int:
+    # The weight is [O, I]; what is multiplied with it is flattened.
+    return 2 * math.prod(shape(node.results[0], sizes)) * math.prod(shape(node.operand(1), sizes)[1:])
+
+
 register_dialect("caffe2", _resolve)
+register_level("caffe2", "caffe2")
+register_flops(
+    {
+        "caffe2.Conv": convolution(1),
+        "caffe2.ConvTranspose": transposed,
+        "caffe2.FC": _fully_connected,
+    }
+)
+# What detectron2's nets call the fields of their detections. A net for one image has no batch_index.
+register_detection_names(
+    {"bbox_nms": "boxes", "score_nms": "scores", "class_nms": "classes", "mask_fcn_probs": "masks"}
+)

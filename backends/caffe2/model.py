@@ -80,6 +80,17 @@ class Caffe2Model(Artifact, nn.Module):
         predict, init = net_files(dir)
         return Caffe2Model(read_net(predict), read_net(init), name=os.fspath(dir))
 
+    @staticmethod
+    def load_detector(dir: str | os.PathLike[str]) -> Caffe2Model:
+        """`load_protobuf`, of nets that must be a detector's.
+
+        Errors:
+            InputError: as `load_protobuf`, or the nets are not a detector's.
+        """
+        model = Caffe2Model.load_protobuf(dir)
+        _ = model.runtime  # made by the first call otherwise, which is late for saying so
+        return model
+
     @property
     def predict_net(self) -> NetDef:
         """The net that is run for each batch."""

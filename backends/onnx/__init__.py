@@ -1,9 +1,5 @@
 """ONNX: lowering to ai.onnx operators, emitting models, running them in onnxruntime, and reading them back."""
 
-from . import dialect
-from .emit import OnnxModel, emit
-from .load import load
-from .openvino import OpenVinoModel
-from .runtime import OnnxRuntimeModel
+import lazy_loader
 
-__all__ = ["OnnxModel", "OnnxRuntimeModel", "OpenVinoModel", "dialect", "emit", "load"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,6 +15,7 @@ bodies do, have no place in this IR.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,8 +24,10 @@ import torch
 from onnx import TensorProto, helper
 from onnx.defs import OpSchema
 
-from detc.ir import Attribute, IRError, Op, register_dialect
+from detc.ir import Attribute, IRError, Node, Op, register_dialect, register_level
 from detc.ir.ops import Parameter
+from detc.passes.analysis.cost import convolution, product, register_flops, shape, transposed
+from detc.passes.core.base import attribute
 
 OPSET = 20
 """The ai.onnx opset of every graph at the level `onnx`: the first with Gelu and DeformConv both, taken by
@@ -238,4 +241,20 @@ def _resolve(name: str) -> Op | None:
     return Op(name, operands, attributes, make_body(schema), infer, doc, infer_from=infer_from)
 
 
+def _gemm(node: Node, sizes: Mapping[str, int]) -> int:
+    inner = shape(node.operand(0), sizes)
+    summed = inner[0] if attribute(node, "transA") else inner[-1]
+    return 2 * math.prod(shape(node.results[0], sizes)) * summed
+
+
 register_dialect("onnx", _resolve)
+register_level("onnx", "onnx")
+register_flops(
+    {
+        "onnx.Conv": convolution(1),
+        "onnx.ConvTranspose": transposed,
+        "onnx.DeformConv": convolution(1),
+        "onnx.MatMul": product(0),
+        "onnx.Gemm": _gemm,
+    }
+)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from detc.ir import Op, TensorType, Type, get_op, register_dialect
+from detc.ir import Op, TensorType, Type, get_op, register_dialect, register_level
 from detc.ir.dialects.boxes import tensor
 from detc.ir.ops import Fresh, Parameter
 
@@ -57,3 +57,4 @@ def _resolve(name: str) -> Op | None:
 
 
 register_dialect(DIALECT, _resolve)
+register_level("torchscript", "aten", "torchvision", DIALECT)

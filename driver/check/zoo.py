@@ -15,21 +15,13 @@ from typing import Any
 from torch import nn
 
 from detc.backends.images import model_input, read_image
-from detc.backends.onnx.openvino import has_openvino
+from detc.backends.target import RuntimeChoice, Target, find_target, known_targets, load_artifact
 from detc.frontend import load_model
 from detc.ir import DetcError, InputError, UnsupportedError
 
-from ..api import FIXED_BATCH, SUFFIXES, TARGETS, compile
-from ..load import load_artifact
+from ..api import compile
 from .parity import check_parity
 
-RUNTIMES = {
-    "onnx": {"onnxruntime": "onnxruntime", "OpenVINO": "openvino"},
-    "torchscript": {"torch.jit": None},
-    "torch-export": {"torch.export": None},
-    "caffe2": {"detc's interpreter": None},
-}
-"""Target -> what runs its files here, and how that is asked for where there is a choice."""
 BEGIN, END = "<!-- detc zoo -->", "<!-- end of detc zoo -->"
 """Where the table stands in a Markdown file."""
 
@@ -84,10 +76,10 @@ def find_models(folder: Path) -> list[Path]:
 def measure(
     folders: Sequence[Path],
     images: Sequence[str],
-    targets: Iterable[str] = tuple(TARGETS),
+    targets: Iterable[str] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Entry]:
-    """Compile and run each model for each target.
+    """Compile and run each model for each target, by default for all.
 
     Errors:
         InputError: an image, a config or a checkpoint cannot be read.
@@ -96,27 +88,26 @@ def measure(
         progress(f"{folder.name}: load")
         model = load_model(folder / "config.yaml", folder / "model_final.pth")
         cells: dict[tuple[str, str], Cell] = {}
-        for target in targets:
+        for target in known_targets() if targets is None else targets:
             progress(f"{folder.name}: {target}")
             cells |= {(target, name): cell for name, cell in measure_target(model, target, images).items()}
         yield Entry(folder.name, cells)
 
 
-def runtimes(target: str) -> dict[str, str | None]:
+def runtimes(target: Target) -> list[RuntimeChoice]:
     """What runs a target's files here, of what is installed."""
-    return {
-        name: runtime for name, runtime in RUNTIMES[target].items() if runtime != "openvino" or has_openvino()
-    }
+    return [choice for choice in target.runtimes if choice.is_installed]
 
 
 def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> dict[str, Cell]:
     """Compile a model for a target, write the file, and in each runtime compare it with the model on the images."""
-    fixed = target in FIXED_BATCH
+    found = find_target(target)
+    fixed = "batch" in found.options
     batch = {"batch": len(images)} if fixed and len(images) > 1 else {}
     try:
         artifact = compile(model, target, **batch)
     except UnsupportedError as error:
-        return dict.fromkeys(runtimes(target), Cell(0, "", _brief(error)))
+        return dict.fromkeys(map(str, runtimes(found)), Cell(0, "", _brief(error)))
     divisibility, least = _divisibility(artifact.metadata), _least(artifact.metadata)
     inputs: dict[str, dict[str, Any]] = {}
     for path in images:
@@ -124,10 +115,10 @@ def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> dict
         if min(-(-side // divisibility) * divisibility for side in one["image"].shape[1:]) >= least:
             inputs[path] = one
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{SUFFIXES[target]}"
+        path = Path(folder) / f"model{found.suffix}"
         artifact.save(path)
         cell = Cell(len(inputs), str(len(images)) if fixed else "any", least=least)
-        return {name: _run(model, path, runtime, inputs, cell) for name, runtime in runtimes(target).items()}
+        return {str(choice): _run(model, path, choice.name, inputs, cell) for choice in runtimes(found)}
 
 
 def _divisibility(metadata: Mapping[str, Any]) -> int:
@@ -141,7 +132,7 @@ def _least(metadata: Mapping[str, Any]) -> int:
 
 
 def _run(
-    model: nn.Module, path: Path, runtime: str | None, inputs: Mapping[str, Mapping[str, Any]], cell: Cell
+    model: nn.Module, path: Path, runtime: str, inputs: Mapping[str, Mapping[str, Any]], cell: Cell
 ) -> Cell:
     """The cell, if the file agrees with the model."""
     if not inputs:

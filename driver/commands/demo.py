@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from detc.backends.images import model_input, read_image, save_image
+from detc.backends.target import load_artifact
 from detc.frontend import load_model
 from detc.ir import InputError
 from detc.ir.structures import Instances
@@ -16,7 +17,6 @@ from detc.passes import DumpIR
 
 from ..api import pipeline
 from ..check.parity import check_parity, parity_blocks
-from ..load import load_artifact
 from ..show.detections import detection_table, to_json, write_json
 from ..show.terminal import Stages, output, print_blocks
 from .export import compile_in_stages

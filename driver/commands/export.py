@@ -13,22 +13,14 @@ from typing_extensions import override
 
 from detc.backends.detector import Artifact
 from detc.backends.images import model_input, read_image
+from detc.backends.target import find_target, load_artifact
 from detc.frontend import AssumptionWarning, capture, load_model
 from detc.ir import Graph, InputError
 from detc.passes import DumpIR, Observer, Pass, Pipeline, PrintAfter
 
-from ..api import SUFFIXES, emit, pipeline
+from ..api import emit, pipeline
 from ..check.parity import Parity, check_parity, parity_blocks
-from ..load import load_artifact
 from ..show.terminal import Stages, file_size, output, print_blocks
-
-_RUNTIMES = {
-    "onnx": "onnxruntime",
-    "torchscript": "TorchScript",
-    "torch-export": "torch.export",
-    "caffe2": "the interpreter",
-}
-"""Target -> what runs its files here."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,9 @@ def export(options: Export, stages: Stages) -> int:
             detector = load_artifact(options.output, trusted=True)
             inputs = {name: model_input(image, detector.metadata) for name, image in images.items()}
             rows = check_parity(model, detector, inputs)
-    print_blocks(stages.table(), *(parity_blocks(rows, _RUNTIMES[options.target]) if rows else ()))
+    print_blocks(
+        stages.table(), *(parity_blocks(rows, str(find_target(options.target).runtime(None))) if rows else ())
+    )
     return 0 if all(row.report.agrees for row in rows) else 1
 
 
@@ -131,7 +125,8 @@ def _observers(passes: Pipeline, dump_ir: Path | None, print_after: Sequence[str
 
 
 def _check_output(path: Path, target: str) -> None:
-    if not SUFFIXES[target]:
+    suffix = find_target(target).suffix
+    if not suffix:
         if path.exists() and not path.is_dir():
             raise InputError(f"the target {target} writes a folder, and {path} is none")
         if not path.parent.is_dir():
@@ -141,8 +136,8 @@ def _check_output(path: Path, target: str) -> None:
         raise InputError(f"the output is a folder: {path}")
     if not path.parent.is_dir():
         raise InputError(f"the output folder does not exist: {path.parent}")
-    if path.suffix.lower() != SUFFIXES[target]:
-        raise InputError(f"the target {target} writes files that end in {SUFFIXES[target]}, not {path.name}")
+    if path.suffix.lower() != suffix:
+        raise InputError(f"the target {target} writes files that end in {suffix}, not {path.name}")
 
 
 def _summarize(options: Export, artifact: Artifact) -> None:

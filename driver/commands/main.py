@@ -184,7 +184,11 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="a file or folder that 'detc export' wrote")
     add("image", type=Path, metavar="IMAGE", help="the picture")
-    add("--runtime", choices=("onnxruntime", "openvino"), help="for an .onnx file; default: onnxruntime")
+    add(
+        "--runtime",
+        metavar="NAME",
+        help="one of the target's runtimes, see 'detc passes'; default: its first",
+    )
     add("--trust", action="store_true", help="load a .pt2 file, which can run code that is in it")
     add("--output", type=Path, metavar="FILE", help="write the picture with the detections drawn in")
     add("--json", metavar="FILE", help="write all detections as JSON ('-': to standard output)")
@@ -268,8 +272,8 @@ def _export(options: argparse.Namespace, stages: Stages) -> int:
 def _run(options: argparse.Namespace, stages: Stages) -> int:
     with stages.stage("import detc"):
         from detc.backends.images import check_image_name, read_image, save_image
+        from detc.backends.target import load_artifact
 
-        from ..load import load_artifact
         from ..show.detections import write_json
         from ..show.findings import Findings
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from detc.backends.target import known_targets
 from detc.ir import Graph, InputError, print_graph, verify
 from detc.passes import (
     CheckNumerics,
@@ -26,7 +27,7 @@ from detc.passes import (
     save_graph,
 )
 
-from ..api import SUFFIXES, emit, pipeline
+from ..api import emit, pipeline
 from ..show.passes import check_table, statistics_tables, timing_table
 from ..show.terminal import Stages, output, print_blocks
 from .sources import inputs_for, read_graph
@@ -132,9 +133,12 @@ def _check_output(path: Path | None, graph: Graph) -> None:
         return
     if not path.absolute().parent.is_dir():
         raise InputError(f"the output folder does not exist: {path.parent}")
-    if path.suffix not in (".ir", *SUFFIXES.values()):
-        endings = ", ".join(suffix for suffix in (".ir", *SUFFIXES.values()) if suffix)
-        raise InputError(f"cannot write {path.name}: its name must end in {endings}, or be a Caffe2 folder's")
+    suffixes = {target.suffix for target in known_targets().values()}
+    if path.suffix not in {".ir", *suffixes}:
+        endings = ", ".join([".ir", *sorted(suffix for suffix in suffixes if suffix)])
+        raise InputError(
+            f"cannot write {path.name}: its name must end in {endings}, or in nothing for a folder"
+        )
 
 
 def _write(graph: Graph, path: Path | None) -> None:
@@ -143,5 +147,12 @@ def _write(graph: Graph, path: Path | None) -> None:
     elif path.suffix == ".ir":
         save_graph(graph, path)
     else:
-        target = next(target for target, suffix in SUFFIXES.items() if suffix == path.suffix)
-        emit(graph, target).save(path)
+        emit(graph, _target_of(graph, path)).save(path)
+
+
+def _target_of(graph: Graph, path: Path) -> str | None:
+    """The target that the file's name and the graph's level say; None where none has both."""
+    for name, target in known_targets().items():
+        if target.suffix == path.suffix and target.level == graph.level:
+            return name
+    return next(name for name, target in known_targets().items() if target.suffix == path.suffix)

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from detc.backends.caffe2 import load as load_caffe2
 from detc.backends.detector import batch_images
 from detc.backends.images import model_input, read_image
-from detc.backends.onnx import load as load_onnx
+from detc.backends.target import target_of_file
 from detc.frontend import capture, load_model
 from detc.ir import Graph, InputError, InstancesType, TensorType, evaluate
 from detc.ir.dialects.instances import InstancesBatch
@@ -40,12 +39,7 @@ def read_graph(options: argparse.Namespace) -> Graph:
     path: Path = options.graph
     if not path.exists():
         raise InputError(f"there is no file {path}")
-    if path.is_dir():
-        return load_caffe2(path)
-    readers = {".ir": load_graph, ".onnx": load_onnx}
-    if path.suffix not in readers:
-        raise InputError(f"cannot tell what {path} is: graphs end in .ir or .onnx, or are Caffe2's folders")
-    return readers[path.suffix](path)
+    return load_graph(path) if path.suffix == ".ir" else target_of_file(path).graph(path)
 
 
 def inputs_for(graph: Graph, images: Sequence[str], path: Path | None) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from detc.backends.target import known_targets
 from detc.ir import InputError
 from detc.passes import Pass, known_passes
 
-from ..api import TARGETS, pipeline
+from ..api import pipeline
 from ..show.terminal import table
 
 _VARIANTS: dict[str, dict[str, object]] = {
@@ -22,16 +23,18 @@ _VARIANTS: dict[str, dict[str, object]] = {
 
 def pass_tables() -> Iterator[Table]:
     """For each target, its passes in order: the name, what it does, and when it runs if not always."""
-    for target in TARGETS:
-        made = table("#", "pass", "what it does", "when", title=f"target {target}", right=("#",))
-        for number, (step, when) in enumerate(_merged(target), 1):
+    for name, target in known_targets().items():
+        runtimes = " or ".join(choice.name for choice in target.runtimes)
+        title = f"target {name}: {target.what_it_writes}, run by {runtimes}"
+        made = table("#", "pass", "what it does", "when", title=title, right=("#",))
+        for number, (step, when) in enumerate(_merged(name), 1):
             made.add_row(str(number), step.spec, step.summary, when)
         yield made
 
 
 def other_passes() -> Iterator[Table]:
     """The passes that stand in no target's pipeline: a user's, and those that one asks for."""
-    standing = {type(step) for target in TARGETS for step, _ in _merged(target)}
+    standing = {type(step) for target in known_targets() for step, _ in _merged(target)}
     made = table("pass", "what it does", "from", title="other passes")
     for name, item in known_passes().items():
         if item not in standing:

@@ -6,9 +6,9 @@ import argparse
 
 from rich.table import Table
 
+from detc.backends.target import known_targets
 from detc.ir import InputError
 
-from ..api import TARGETS
 from ..check.zoo import Entry, as_markdown, find_models, measure, write_into
 from ..show.terminal import Stages, print_blocks, table
 
@@ -21,7 +21,10 @@ def zoo(options: argparse.Namespace, stages: Stages) -> int:
     """
     folders = find_models(options.folder)
     names = [folder.name for folder in folders]
-    for wanted, known, what in ((options.model, names, "model"), (options.target, list(TARGETS), "target")):
+    for wanted, known, what in (
+        (options.model, names, "model"),
+        (options.target, list(known_targets()), "target"),
+    ):
         unknown = [name for name in wanted or [] if name not in known]
         if unknown:
             raise InputError(f"there is no {what} {', '.join(unknown)}; there are {', '.join(known)}")
@@ -30,7 +33,7 @@ def zoo(options: argparse.Namespace, stages: Stages) -> int:
         raise InputError(f"there are no images in {options.folder / 'scenes'}: give some with --images")
     chosen = [folder for folder in folders if not options.model or folder.name in options.model]
     with stages.stage("measure") as progress:
-        entries = list(measure(chosen, images, options.target or list(TARGETS), progress))
+        entries = list(measure(chosen, images, options.target or list(known_targets()), progress))
     print_blocks(_table(entries), *_reasons(entries))
     if options.write is not None:
         write_into(options.write, as_markdown(entries))

@@ -16,12 +16,12 @@ from detc.backends.caffe2.model import Caffe2Model
 from detc.backends.caffe2.outputs import FindKeypoints
 from detc.backends.detector import batch_images
 from detc.backends.onnx.artifact import OnnxArtifact
-from detc.backends.onnx.caffe2_ops import caffe2_onnx
 from detc.backends.torchscript.artifacts import TorchScriptArtifact
 from detc.frontend import capture
 from detc.frontend.detectron2 import load_config
 from detc.ir import InputError
 
+from .caffe2_onnx import caffe2_onnx
 from .config import add_export_config
 
 

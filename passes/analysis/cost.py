@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from detc.ir import Graph, Node, TensorType, Value, evaluate
 from detc.ir.types import tensors_of
 
-from ..core.base import attribute
 from .memory import example_sizes, tensor_bytes
 
 Count = Callable[[Node, Mapping[str, int]], int]
@@ -18,75 +17,69 @@ Count = Callable[[Node, Mapping[str, int]], int]
 def flops(node: Node, sizes: Mapping[str, int]) -> int:
     """The multiplications and additions of a node's products: two for each multiply-add.
 
-    Convolutions, transposed and deformable ones, linear layers and products of matrices are counted, of aten, ONNX
-    and Caffe2; all other ops count as nothing, as is usual for detectors (they are bound by memory).
+    Convolutions, transposed and deformable ones, linear layers and products of matrices are counted, of aten and of
+    the dialects that register theirs; all other ops count as nothing, as is usual for detectors (they are bound by
+    memory).
     """
-    count = _COUNTS.get(node.op.name)
+    count = _counts.get(node.op.name)
     return count(node, sizes) if count is not None else 0
 
 
-def _shape(value: Value, sizes: Mapping[str, int]) -> list[int]:
+def shape(value: Value, sizes: Mapping[str, int]) -> list[int]:
+    """The value's shape in numbers."""
     return [int(evaluate(dim, sizes)) for dim in value.shape]
 
 
-def _convolution(weight: int) -> Count:
-    """Each element of the result is a product of all that one filter covers (weight [O, I/groups, ...])."""
+def convolution(weight: int) -> Count:
+    """For convolutions with that operand as the weight [O, I/groups, ...].
+
+    Each element of the result is a product of all that one filter covers.
+    """
 
     def count(node: Node, sizes: Mapping[str, int]) -> int:
-        filters = _shape(node.operand(weight), sizes)
-        return 2 * math.prod(_shape(node.results[0], sizes)) * math.prod(filters[1:])
+        filters = shape(node.operand(weight), sizes)
+        return 2 * math.prod(shape(node.results[0], sizes)) * math.prod(filters[1:])
 
     return count
 
 
-def _transposed(node: Node, sizes: Mapping[str, int]) -> int:
-    """Each element of the operand is multiplied with one filter (weight [I, O/groups, ...])."""
-    filters = _shape(node.operand(1), sizes)
-    return 2 * math.prod(_shape(node.operand(0), sizes)) * math.prod(filters[1:])
+def transposed(node: Node, sizes: Mapping[str, int]) -> int:
+    """For transposed convolutions: each element of the operand is multiplied with one filter [I, O/groups, ...]."""
+    filters = shape(node.operand(1), sizes)
+    return 2 * math.prod(shape(node.operand(0), sizes)) * math.prod(filters[1:])
 
 
 def _linear(node: Node, sizes: Mapping[str, int]) -> int:
-    return 2 * math.prod(_shape(node.results[0], sizes)) * _shape(node.operand(1), sizes)[-1]
+    return 2 * math.prod(shape(node.results[0], sizes)) * shape(node.operand(1), sizes)[-1]
 
 
-def _product(left: int) -> Count:
+def product(left: int) -> Count:
+    """For products of matrices, of which the operand `left` is the first."""
+
     def count(node: Node, sizes: Mapping[str, int]) -> int:
-        return 2 * math.prod(_shape(node.results[0], sizes)) * _shape(node.operand(left), sizes)[-1]
+        return 2 * math.prod(shape(node.results[0], sizes)) * shape(node.operand(left), sizes)[-1]
 
     return count
 
 
-def _gemm(node: Node, sizes: Mapping[str, int]) -> int:
-    inner = _shape(node.operand(0), sizes)
-    shared = inner[0] if attribute(node, "transA") else inner[-1]
-    return 2 * math.prod(_shape(node.results[0], sizes)) * shared
-
-
-def _fully_connected(node: Node, sizes: Mapping[str, int]) -> int:
-    # Caffe2's FC takes the weight [O, I], and flattens what it is given.
-    return 2 * math.prod(_shape(node.results[0], sizes)) * math.prod(_shape(node.operand(1), sizes)[1:])
-
-
-_COUNTS: dict[str, Count] = {
-    "aten.conv1d": _convolution(1),
-    "aten.conv2d": _convolution(1),
-    "aten.conv_transpose2d.input": _transposed,
-    "torchvision.deform_conv2d": _convolution(1),
+_counts: dict[str, Count] = {
+    "aten.conv1d": convolution(1),
+    "aten.conv2d": convolution(1),
+    "aten.conv_transpose2d.input": transposed,
+    "torchvision.deform_conv2d": convolution(1),
     "aten.linear": _linear,
-    "aten.mm": _product(0),
-    "aten.bmm": _product(0),
-    "aten.matmul": _product(0),
-    "aten.addmm": _product(1),
-    "aten.baddbmm": _product(1),
-    "onnx.Conv": _convolution(1),
-    "onnx.ConvTranspose": _transposed,
-    "onnx.DeformConv": _convolution(1),
-    "onnx.MatMul": _product(0),
-    "onnx.Gemm": _gemm,
-    "caffe2.Conv": _convolution(1),
-    "caffe2.ConvTranspose": _transposed,
-    "caffe2.FC": _fully_connected,
+    "aten.mm": product(0),
+    "aten.bmm": product(0),
+    "aten.matmul": product(0),
+    "aten.addmm": product(1),
+    "aten.baddbmm": product(1),
 }
+"""Op -> its count. The dialects of targets add theirs."""
+
+
+def register_flops(counts: Mapping[str, Count]) -> None:
+    """Let ops, by name, be counted."""
+    _counts.update(counts)
 
 
 @dataclass

@@ -166,6 +166,9 @@ def find_pass(name: str) -> type[Pass]:
     """
     known = known_passes()
     if name not in known:
+        load_entry_points()
+        known = known_passes()
+    if name not in known:
         near = get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `detc passes`"
         raise InputError(f"there is no pass {name!r}; {hint}")

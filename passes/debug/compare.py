@@ -88,7 +88,7 @@ def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
     """Which outputs are fields of one set of detections: role -> output.
 
     Instances are a set each. Flat outputs are one where there are boxes, scores and batch_index with a common
-    prefix, or the outputs of a Caffe2 net; all tensors that share their first, data-dependent size belong to it.
+    prefix, or names that a target registered; all tensors that share their first, data-dependent size belong to it.
     """
     groups: list[dict[str, str]] = []
     for output, type in types.items():
@@ -103,19 +103,20 @@ def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
         prefix = name.removesuffix("boxes")
         if all(f"{prefix}{role}" in types for role in ("scores", "batch_index")):
             groups.append({n.removeprefix(prefix): n for n in _with_rows_of(name, types)})
-    if {"bbox_nms", "score_nms"} <= types.keys():
-        groups.append({_CAFFE2_ROLES.get(n, n): n for n in _with_rows_of("bbox_nms", types)})
+    for named in _detection_names:
+        outputs = {role: output for output, role in named.items()}
+        if outputs["boxes"] in types and outputs["scores"] in types:
+            groups.append({named.get(n, n): n for n in _with_rows_of(outputs["boxes"], types)})
     return groups
 
 
-_CAFFE2_ROLES = {
-    "bbox_nms": "boxes",
-    "score_nms": "scores",
-    "class_nms": "classes",
-    "mask_fcn_probs": "masks",
-}
-"""What detectron2's Caffe2 nets call the fields of their detections, which come by class. A net for one image has no
-batch_index."""
+_detection_names: list[Mapping[str, str]] = []
+
+
+def register_detection_names(roles: Mapping[str, str]) -> None:
+    """Let outputs of these names be known as fields of one set of detections: output -> role, which must include
+    "boxes" and "scores"."""
+    _detection_names.append(roles)
 
 
 def _with_rows_of(name: str, types: Mapping[str, Type]) -> list[str]:

@@ -41,7 +41,7 @@ def test_wrong_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert _export("--output", str(tmp_path / "net"), "--postprocess") == 2
     assert not (tmp_path / "net").exists()
     assert main(["run", str(tmp_path), SCENE]) == 2
-    assert "lacks model.pb" in capsys.readouterr().err
+    assert "folders with a model.pb" in capsys.readouterr().err
 
 
 def test_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,10 +18,10 @@ from onnx import helper, numpy_helper
 from detc.backends.caffe2 import Caffe2Nets, emit, load_nets
 from detc.backends.caffe2.arguments import operator_arguments
 from detc.backends.caffe2.proto import OperatorDef
+from detc.backends.metadata import detc_version
+from detc.backends.onnx.dialect import ELEMENT_TYPES
+from detc.backends.onnx.emit import PRODUCER, dimension_name
 from detc.ir import Graph, TensorType
-
-from .dialect import ELEMENT_TYPES
-from .emit import PRODUCER, detc_version, dimension_name
 
 DOMAIN = "org.pytorch._caffe2"
 OPSET, IR_VERSION = 9, 6
