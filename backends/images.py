@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from detc.ir import InputError
@@ -60,7 +59,7 @@ def model_input(image: Image.Image, metadata: Mapping[str, Any]) -> dict[str, An
     """A picture as the model takes it, as detectron2's DefaultPredictor makes it.
 
     `metadata` is the graph's, or an artifact's: min_size_test and max_size_test in pixels, and input_format. Returns
-    "image" f32[3,h,w], 0 to 255, and the picture's own "height" and "width".
+    "image", an array f32[3,h,w], 0 to 255, and the picture's own "height" and "width".
 
     Errors:
         InputError: the input format is neither BGR nor RGB.
@@ -72,8 +71,8 @@ def model_input(image: Image.Image, metadata: Mapping[str, Any]) -> dict[str, An
         image.convert("RGB"), int(metadata.get("min_size_test", 0)), int(metadata.get("max_size_test", 0))
     )
     pixels = np.asarray(resized)[:, :, :: -1 if order == "BGR" else 1]
-    tensor = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
-    return {"image": tensor, "height": image.height, "width": image.width}
+    array = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    return {"image": array, "height": image.height, "width": image.width}
 
 
 def _resize_shortest_edge(image: Image.Image, shortest: int, longest: int) -> Image.Image:

@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from math import gcd, lcm
 from typing import Any, TypeAlias, Union
-
-import torch
 
 from .errors import IRError
 
@@ -439,12 +437,12 @@ def _evaluate_atom(atom: Atom, values: Mapping[str, Any]) -> Any:
         return args[0] // args[1]
     if atom.function == "mod":
         return args[0] % args[1]
+    if all(isinstance(arg, int) for arg in args):
+        return min(args) if atom.function == "min" else max(args)
+    import torch  # noqa: PLC0415  (whoever has numbers need not wait for it)
+
     # Not min()/max(): they would decide a symbolic comparison here instead of keeping it.
-    chosen = torch.sym_min if atom.function == "min" else torch.sym_max
-    result = args[0]
-    for arg in args[1:]:
-        result = chosen(result, arg)
-    return result
+    return reduce(torch.sym_min if atom.function == "min" else torch.sym_max, args)
 
 
 def _substitute_atom(atom: Atom, mapping: Mapping[str, Dim]) -> Dim:

@@ -7,7 +7,6 @@ fields of equal length for one image, `ImageList` a padded batch.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -17,7 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Index = int | slice | Tensor | Sequence[int]
+from .instances import Index, Instances
+
+__all__ = [
+    "Boxes",
+    "ImageList",
+    "Instances",
+    "Keypoints",
+    "RotatedBoxes",
+    "pairwise_intersection",
+    "pairwise_iou",
+]
+
 _B = TypeVar("_B", bound="_BoxArray")
 
 
@@ -266,131 +276,6 @@ class Keypoints:
     def cat(keypoints_list: Sequence[Keypoints]) -> Keypoints:
         """All keypoints of a list that is not empty, in order."""
         return Keypoints(torch.cat([keypoints.tensor for keypoints in keypoints_list], dim=0))
-
-
-class Instances:
-    """The instances of one image: named fields of equal length (boxes, scores, masks, ...).
-
-    Fields are set and read as attributes or with `set` and `get`; indexing selects in every field. A field's
-    value can be anything with a length and indexing: a tensor, a list, `Boxes`, ...
-    """
-
-    _image_size: tuple[int, int]
-    _fields: dict[str, Any]
-
-    def __init__(self, image_size: tuple[int, int], **fields: Any) -> None:
-        """
-        Args:
-            image_size: (height, width) of the image that coordinates refer to.
-            fields: the first fields.
-        """
-        self._image_size = image_size
-        self._fields = {}
-        for name, value in fields.items():
-            self.set(name, value)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self._image_size
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        elif name == "image_size":
-            raise AttributeError("the image_size of Instances cannot be changed")
-        else:
-            self.set(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        # Reached only when normal lookup failed; `_fields` itself is missing while copying or unpickling.
-        if name.startswith("_") or name not in self._fields:
-            raise AttributeError(f"Instances has no field '{name}'")
-        return self._fields[name]
-
-    def set(self, name: str, value: Any) -> None:
-        """Set the field `name`.
-
-        Raises:
-            ValueError: its length differs from that of the fields already there.
-        """
-        if self._fields and len(value) != len(self):
-            raise ValueError(f"field '{name}' has {len(value)} entries, but these Instances have {len(self)}")
-        self._fields[name] = value
-
-    def has(self, name: str) -> bool:
-        return name in self._fields
-
-    def remove(self, name: str) -> None:
-        del self._fields[name]
-
-    def get(self, name: str) -> Any:
-        return self._fields[name]
-
-    def get_fields(self) -> dict[str, Any]:
-        """The fields themselves, by name, in the order they were set."""
-        return self._fields
-
-    def to(self, *args: Any, **kwargs: Any) -> Instances:
-        """These instances with `to` called on every field that has it."""
-        moved = Instances(self._image_size)
-        for name, value in self._fields.items():
-            moved.set(name, value.to(*args, **kwargs) if hasattr(value, "to") else value)
-        return moved
-
-    def __getitem__(self, item: Index) -> Instances:
-        """Select instances; an int gives `Instances` of length one.
-
-        Raises:
-            IndexError: an int out of range.
-        """
-        if isinstance(item, int):
-            if not -len(self) <= item < len(self):
-                raise IndexError(f"index {item} is out of range for {len(self)} instances")
-            item = slice(item, None, len(self))
-        selected = Instances(self._image_size)
-        for name, value in self._fields.items():
-            selected.set(name, value[item])
-        return selected
-
-    def __len__(self) -> int:
-        for value in self._fields.values():
-            return len(value)
-        raise NotImplementedError("Instances without fields have no length")
-
-    def __iter__(self) -> Iterator[Any]:
-        raise NotImplementedError("Instances cannot be iterated; index them, or iterate over a field")
-
-    @staticmethod
-    def cat(instance_lists: Sequence[Instances]) -> Instances:
-        """The instances of a list that is not empty, all of one image, with the fields of the first."""
-        if len(instance_lists) == 0 or not all(isinstance(item, Instances) for item in instance_lists):
-            raise TypeError("Instances.cat takes a list of Instances that is not empty")
-        first = instance_lists[0]
-        if len(instance_lists) == 1:
-            return first
-        if any(item.image_size != first.image_size for item in instance_lists):
-            raise ValueError("Instances.cat takes instances of one image size")
-        joined = Instances(first.image_size)
-        for name, value in first.get_fields().items():
-            values = [item.get(name) for item in instance_lists]
-            if isinstance(value, Tensor):
-                joined.set(name, torch.cat(values, dim=0))
-            elif isinstance(value, list):
-                joined.set(name, list(itertools.chain.from_iterable(values)))
-            elif hasattr(type(value), "cat"):
-                joined.set(name, type(value).cat(values))
-            else:
-                raise ValueError(f"field '{name}' of type {type(value).__name__} cannot be concatenated")
-        return joined
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}: {value}" for name, value in self._fields.items())
-        count = len(self) if self._fields else 0
-        height, width = self._image_size
-        return (
-            f"Instances(num_instances={count}, image_height={height}, image_width={width}, fields=[{fields}])"
-        )
 
 
 class ImageList:

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from detc.backends.detector import batch_images
-from detc.backends.segmentation import panoptic_results, sem_seg_results
+from detc.backends.arrays import as_arrays, batch_images, to_array
+from detc.backends.segmentation import add_segmentations
 from detc.frontend.detectron2.config import Config, load_config
 from detc.ir import Graph, run
 from detc.ir.structures import Instances
@@ -82,25 +82,17 @@ def compare_segmentations(actual: Sequence[dict[str, Any]], expected: Sequence[d
 def captured_outputs(graph: Graph, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each image's results in detectron2's format, as the interpreter computes them with a captured graph."""
     made = batch_images(inputs, int(graph.metadata["size_divisibility"]))
-    outputs, output_size = run(graph, {v.name: made[v.name] for v in graph.inputs}), made["output_size"]
-    sizes = output_size.tolist()
-    results: list[dict[str, Any]] = [{} for _ in sizes]
+    outputs = run(graph, {v.name: made[v.name] for v in graph.inputs})
+    im_info, output_size = to_array(made["im_info"]), to_array(made["output_size"])
+    results: list[dict[str, Any]] = [{} for _ in output_size]
     if "instances" in outputs:
-        split = outputs["instances"].split(len(sizes))
-        for result, fields, (height, width) in zip(results, split, sizes, strict=True):
+        split = outputs["instances"].split(len(results))
+        for result, fields, (height, width) in zip(results, split, output_size.tolist(), strict=True):
             if "pred_masks" in fields:
                 fields["pred_masks"] = fields["pred_masks"][:, :height, :width]
-            result["instances"] = Instances((height, width), **fields)
+            result["instances"] = as_arrays(Instances((height, width), **fields))
     if "sem_seg" in outputs:
-        for result, logits in zip(results, sem_seg_results(outputs["sem_seg"], sizes), strict=True):
-            result["sem_seg"] = logits
-    if "panoptic" in outputs:
-        found = panoptic_results(
-            outputs["panoptic"],
-            outputs["segments"],
-            [result["instances"] for result in results],
-            graph.metadata["panoptic"],
-        )
-        for result, panoptic in zip(results, found, strict=True):
-            result["panoptic_seg"] = panoptic
+        names = ("sem_seg", "panoptic", "segments")
+        maps = {name: to_array(outputs[name]) for name in names if name in outputs}
+        add_segmentations(results, maps, graph.metadata, im_info, output_size, raw=False)
     return results

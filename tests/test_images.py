@@ -44,9 +44,9 @@ def test_resizing(size: tuple[int, int], limits: tuple[int, int], expected: tupl
 def test_channels() -> None:
     image = Image.new("RGB", (4, 2), (1, 2, 3))
     for order, channels in (("BGR", [3, 2, 1]), ("RGB", [1, 2, 3])):
-        tensor = model_input(image, {"input_format": order})["image"]
-        assert tensor.dtype == torch.float32
-        assert tensor[:, 0, 0].tolist() == channels
+        array = model_input(image, {"input_format": order})["image"]
+        assert array.dtype == np.float32
+        assert array[:, 0, 0].tolist() == channels
     with pytest.raises(detc.InputError, match="takes images as YUV"):
         model_input(image, {"input_format": "YUV"})
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import detc
-from detc.backends.detector import batch_images
+from detc.backends.arrays import batch_images
 from detc.ir import Graph, InstancesType, difference, parse_graph, run
 from detc.ir.dialects.instances import InstancesBatch
 from tests import zoo

@@ -165,6 +165,8 @@ class Caffe2Detections:
         metadata: what the net says about itself.
     """
 
+    gives_tensors = True
+
     def __init__(self, net: Caffe2Runtime, source: str = "the net") -> None:
         """Run the detections of `net`; `source` is what messages call it.
 
@@ -190,7 +192,7 @@ class Caffe2Detections:
         """`data` f32[N,C,H,W] and `im_info` f32[N,3]."""
         return ["data", "im_info"]
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The outputs by name: boxes f32[D,4], scores f32[D], classes i64[D], batch_index i64[D], and, where the net
         has them, masks f32[D,1,S,S], keypoints f32[D,K,3] (x, y, score) and sem_seg f32[N,C,H,W]. A ProposalNetwork
         has no classes, a SemanticSegmentor nothing but sem_seg.

@@ -15,8 +15,9 @@ from typing_extensions import override
 from detc.ir import Graph, InputError, Node, TensorType, Value, run
 from detc.ir.files import atomic_write
 
+from ..arrays import batch_images
 from ..claims import check_metadata
-from ..detector import Artifact, batch_images
+from ..detector import Artifact
 from . import Caffe2Nets, Caffe2Runtime, emit, load_nets
 from .blobs import Caffe2Detections, images_per_run
 from .load import net_files

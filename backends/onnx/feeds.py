@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from detc.ir import InputError
 
@@ -28,7 +27,7 @@ class Declared:
 
 
 def read_feed(
-    declared: Sequence[Declared], inputs: Mapping[str, np.ndarray | torch.Tensor], metadata: Mapping[str, Any]
+    declared: Sequence[Declared], inputs: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """The inputs as arrays.
 

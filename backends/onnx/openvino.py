@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import helper
 
 from detc.ir import InputError
@@ -35,6 +34,8 @@ class OpenVinoModel:
         metadata: what the model says about itself, JSON values decoded; empty for files that are not detc's.
         input_names, output_names: in the file's order.
     """
+
+    gives_tensors = False
 
     def __init__(self, model: str | os.PathLike[str] | bytes, *, threads: int | None = None) -> None:
         """Load a model from a path or from a file's content; `threads` of None leaves their number to OpenVINO.
@@ -74,7 +75,7 @@ class OpenVinoModel:
         """The outputs' names in order."""
         return list(self._outputs)
 
-    def run(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The outputs by name.
 
         Errors:

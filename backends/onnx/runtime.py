@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 
 from detc.ir import InputError
 
@@ -37,6 +37,8 @@ class OnnxRuntimeModel:
         session: onnxruntime's session.
         metadata: what the model says about itself, JSON values decoded; empty for files that are not detc's.
     """
+
+    gives_tensors = False
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class OnnxRuntimeModel:
         """The outputs' names in order."""
         return [o.name for o in self.session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The outputs by name.
 
         Errors:

@@ -203,6 +203,8 @@ class ExportedRuntime:
         metadata: what the file says about itself.
     """
 
+    gives_tensors = True
+
     def __init__(self, model: ExportedModel | str | os.PathLike[str]) -> None:
         """Take an exported program as it is, or load a file. Loading one can run code that is in it: torch's format
         holds pickles and expressions. Load only what you trust.
@@ -220,7 +222,7 @@ class ExportedRuntime:
         self.output_names: Sequence[str] = [entry["name"] for entry in schema["outputs"]]
 
     @torch.no_grad()
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The outputs by name.
 
         Errors:

@@ -26,6 +26,8 @@ class TorchScriptRuntime:
         metadata: what the file says about itself.
     """
 
+    gives_tensors = True
+
     def __init__(
         self, model: TorchScriptModel | str | os.PathLike[str], *, device: str | torch.device | None = None
     ) -> None:
@@ -47,7 +49,7 @@ class TorchScriptRuntime:
         self.output_names: list[str] = [entry["name"] for entry in schema["outputs"]]
 
     @torch.no_grad()
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The outputs by name, on the inputs' device.
 
         Errors:

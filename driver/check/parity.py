@@ -42,7 +42,7 @@ def check_parity(
 ) -> list[Parity]:
     """Run both on each image alone and on all as one batch, and compare what they detect and segment.
 
-    `inputs` maps names to inputs as the model takes them: {"image": tensor [C,h,w], "height", "width"}.
+    `inputs` maps names to inputs as the model takes them: {"image": tensor or array [C,h,w], "height", "width"}.
     """
     batches = [[name] for name in inputs]
     if len(inputs) > 1:
@@ -50,7 +50,7 @@ def check_parity(
     suppressing = [float(detector.metadata["nms_thresh"])] if "nms_thresh" in detector.metadata else []
     found: list[Parity] = []
     for names in batches:
-        batch = [inputs[name] for name in names]
+        batch = [{**inputs[name], "image": torch.as_tensor(inputs[name]["image"])} for name in names]
         with torch.no_grad():
             expected = model(batch)
         actual = detector(batch)

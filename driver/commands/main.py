@@ -52,10 +52,9 @@ def _main(options: argparse.Namespace) -> int:
             getattr(options, name, None) for name in ("print_before", "print_after", "print_changed")
         )
     )
+    from detc.ir import InputError
+
     try:
-        # Most commands need torch in the end, and its import is the first thing that takes long.
-        with stages.stage("import torch"):
-            from detc.ir import InputError
         try:
             status = int(options.command(options, stages))
             sys.stdout.flush()

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from detc.backends.detector import batch_images
+from detc.backends.arrays import batch_images
 from detc.backends.images import model_input, read_image
 from detc.backends.target import target_of_file
 from detc.frontend import capture, load_model
@@ -65,7 +65,7 @@ def _image_inputs(graph: Graph, images: Sequence[str]) -> list[dict[str, Any]]:
         batches.append(prepared)
     divisibility = int(graph.metadata["size_divisibility"])
     feeds = [batch_images(batch, divisibility) for batch in batches]
-    return [{name: feed[name] for name in names} for feed in feeds]
+    return [{name: torch.as_tensor(feed[name]) for name in names} for feed in feeds]
 
 
 def random_inputs(graph: Graph, seed: int = 0) -> dict[str, Any]:

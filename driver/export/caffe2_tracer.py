@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from detc.api import emit, pipeline
+from detc.backends.arrays import batch_images
 from detc.backends.caffe2.model import Caffe2Model
 from detc.backends.caffe2.outputs import FindKeypoints
-from detc.backends.detector import batch_images
 from detc.backends.onnx.artifact import OnnxArtifact
 from detc.backends.torchscript.artifacts import TorchScriptArtifact
 from detc.frontend import capture

@@ -63,7 +63,7 @@ def instances_classes() -> tuple[type, ...]:
 def batch_images(images: list[Tensor], divisibility: int) -> tuple[Tensor, Tensor]:
     """Images [C,h,w] padded into one batch, and their sizes: data f32[N,C,H,W], im_info f32[N,3].
 
-    As `detc.backends.detector.batch_images`, in TorchScript's Python.
+    As `detc.backends.arrays.batch_images`, in TorchScript's Python.
     """
     height, width = 0, 0
     for image in images:

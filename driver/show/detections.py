@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from torch import Tensor
 
-from detc.ir.dialects.postprocess import BOX_FIELDS
+from detc.backends.arrays import as_arrays, to_array
 from detc.ir.files import atomic_write
-from detc.ir.structures import Instances
+from detc.ir.instances import BOX_FIELDS, Instances
 
 from .terminal import table
 
@@ -23,17 +22,15 @@ _EXTRA = {"pred_keypoints": "keypoints", "pred_masks": "mask pixels"}
 """Further fields of detections -> the heading of their column."""
 
 
-def boxes_of(instances: Instances) -> Tensor:
+def boxes_of(instances: Instances) -> np.ndarray:
     """The boxes f32[D,4] (x0 y0 x1 y1) or, rotated, f32[D,5] of detections, or of proposals."""
-    name = next(name for name in BOX_FIELDS if instances.has(name))
-    boxes: Tensor = instances.get(name).tensor
-    return boxes
+    boxes = instances.get(next(name for name in BOX_FIELDS if instances.has(name)))
+    return to_array(getattr(boxes, "tensor", boxes))
 
 
-def scores_of(instances: Instances) -> Tensor:
+def scores_of(instances: Instances) -> np.ndarray:
     """The scores f32[D] of detections, the objectness logits of proposals."""
-    scores: Tensor = instances.scores if instances.has("scores") else instances.objectness_logits
-    return scores
+    return to_array(instances.scores if instances.has("scores") else instances.objectness_logits)
 
 
 def names_of(instances: Instances, class_names: Sequence[str]) -> list[str]:
@@ -50,6 +47,7 @@ def to_json(instances: Instances, class_names: Sequence[str], image: str) -> dic
     pixels) or "rotated_box" (centre x, centre y, width, height in pixels, degrees counter-clockwise) and, where there
     are such, "keypoints" (x, y, score) and "mask": COCO's run-length encoding, uncompressed. Proposals have no class.
     """
+    instances = as_arrays(instances)
     height, width = instances.image_size
     boxes, scores = boxes_of(instances), scores_of(instances)
     shape = "box" if boxes.shape[1] == 4 else "rotated_box"
@@ -62,12 +60,12 @@ def to_json(instances: Instances, class_names: Sequence[str], image: str) -> dic
         if instances.has("pred_keypoints"):
             entry["keypoints"] = [_rounded(point) for point in instances.pred_keypoints[i]]
         if instances.has("pred_masks"):
-            entry["mask"] = {"size": [height, width], "counts": run_lengths(instances.pred_masks[i].numpy())}
+            entry["mask"] = {"size": [height, width], "counts": run_lengths(instances.pred_masks[i])}
         detections.append(entry)
     return {"image": image, "height": height, "width": width, "detections": detections}
 
 
-def _rounded(row: Tensor) -> list[float]:
+def _rounded(row: Any) -> list[float]:
     return [round(x, 3) for x in row.tolist()]
 
 

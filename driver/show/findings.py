@@ -10,7 +10,7 @@ from PIL import Image
 from rich.table import Table
 
 from detc.backends.detector import Detector
-from detc.ir.structures import Instances
+from detc.ir.instances import Instances
 
 from .detections import detection_table, scores_of, to_json
 from .segments import Segment, segment_table, segments_json, segments_of

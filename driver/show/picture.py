@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from detc.ir.dialects.rotated_kernels import corners_of
+from detc.backends.arrays import as_arrays
 from detc.ir.extras import extra
-from detc.ir.structures import Instances
+from detc.ir.instances import Instances
 
 from .detections import KEYPOINT_SCORE, boxes_of, names_of, scores_of
 from .segments import Segment
@@ -50,6 +49,7 @@ def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -
     A small picture is enlarged by a whole factor first, so that the labels can be read.
     """
     scene, size, factor = _legible(image)
+    instances = as_arrays(instances)
     found = _detections(instances, size, factor)
     labels = [
         f"{name} {score:.2f}"
@@ -61,7 +61,7 @@ def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -
     outline = supervision.OrientedBoxAnnotator if _CORNERS in found.data else supervision.BoxAnnotator
     scene = outline(_PALETTE, thickness=thickness).annotate(scene, found)
     if instances.has("pred_keypoints"):
-        scene = _with_keypoints(scene, instances.pred_keypoints.numpy(), factor, thickness)
+        scene = _with_keypoints(scene, instances.pred_keypoints, factor, thickness)
     return _labelled(scene, size, found, labels)
 
 
@@ -70,16 +70,16 @@ def _detections(instances: Instances, size: tuple[int, int], factor: int) -> sup
     boxes = boxes_of(instances) * factor
     data = {}
     if boxes.shape[1] == 5:
-        turned = torch.cat((boxes[:, :4], boxes[:, 4:] / factor), dim=1)
-        data[_CORNERS] = corners_of(turned).numpy()
-        boxes = torch.cat((corners_of(turned).amin(dim=1), corners_of(turned).amax(dim=1)), dim=1)
+        # OpenCV turns boxes the other way round.
+        turned = [((x, y), (w, h), -angle / factor) for x, y, w, h, angle in boxes.tolist()]
+        corners = np.array([cv2.boxPoints(box) for box in turned], np.float32).reshape(-1, 4, 2)
+        data[_CORNERS] = corners
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     return supervision.Detections(
-        xyxy=boxes.numpy(),
-        confidence=scores_of(instances).numpy(),
-        class_id=instances.pred_classes.numpy()
-        if instances.has("pred_classes")
-        else np.zeros(len(boxes), int),
-        mask=_enlarged(instances.pred_masks.numpy(), size) if instances.has("pred_masks") else None,
+        xyxy=boxes,
+        confidence=scores_of(instances),
+        class_id=instances.pred_classes if instances.has("pred_classes") else np.zeros(len(boxes), int),
+        mask=_enlarged(instances.pred_masks, size) if instances.has("pred_masks") else None,
         data=data,
     )
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from detc.backends.arrays import to_array
+
 from .detections import class_name, run_lengths
 from .terminal import table
 
@@ -52,12 +54,12 @@ def segments_of(results: Mapping[str, Any], metadata: Mapping[str, Any]) -> list
             unnamed = str(category) if isthing else f"stuff {category}"
             names = things if isthing else stuff
             name = names[category] if category < len(names) else unnamed
-            mask = (ids == entry["id"]).numpy()
+            mask = to_array(ids == entry["id"])
             found.append(Segment(entry["id"], category, name, isthing, entry.get("score"), mask))
         return found
     if "sem_seg" not in results:
         return []
-    labels = results["sem_seg"].argmax(dim=0).numpy()
+    labels = to_array(results["sem_seg"]).argmax(axis=0)
     return [
         Segment(label, label, class_name(label, things), None, None, labels == label)
         for label in np.unique(labels).tolist()

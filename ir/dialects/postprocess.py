@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import IRError
+from ..instances import BOX_FIELDS
 from ..ops import Fresh, op
 from ..types import InstancesType, TensorType, Type
 from .boxes import nonempty, rescale_boxes, rows_of, tensor
@@ -27,10 +28,6 @@ def _postprocess_type(
     for name, field in instances.fields:
         fields.append((name, pasted if name == "pred_masks" and paste else rows_of(field, rows)))
     return InstancesType(tuple(fields))
-
-
-BOX_FIELDS = ("pred_boxes", "proposal_boxes")
-"""The fields that hold boxes, in the order in which postprocessing looks for them."""
 
 
 @op("det.postprocess", infer=_postprocess_type)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from detc.backends.arrays import batch_images
 from detc.backends.caffe2.pipeline import caffe2_pipeline
-from detc.backends.detector import batch_images
 from detc.ir import Graph
 from tests import zoo
 from tests.models import captured, loaded

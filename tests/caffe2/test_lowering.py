@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import detc
+from detc.backends.arrays import batch_images
 from detc.backends.caffe2 import Caffe2Runtime, emit, load, load_nets
 from detc.backends.caffe2.lower import LowerToCaffe2
 from detc.backends.caffe2.pipeline import caffe2_pipeline
 from detc.backends.caffe2.proto import NetDef
 from detc.backends.caffe2.read import read_net
-from detc.backends.detector import batch_images
 from detc.ir import Builder, Graph, InputError, TensorType, UnsupportedError, difference, symbol
 from detc.passes import Observer, Pipeline
 from tests import zoo

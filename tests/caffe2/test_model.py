@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 import detc
+from detc.backends.arrays import batch_images
 from detc.backends.caffe2 import Caffe2Runtime
 from detc.backends.caffe2.arguments import make_operator, set_argument
 from detc.backends.caffe2.blobs import ASSEMBLERS
 from detc.backends.caffe2.proto import NetDef
 from detc.backends.caffe2.read import read_net
-from detc.backends.detector import batch_images
 from detc.export import Caffe2Model
 from detc.ir import InputError, UnsupportedError
 from tests import zoo

@@ -16,10 +16,10 @@ from torch import nn
 from yacs.config import CfgNode
 
 import detc
+from detc.backends.arrays import batch_images
 from detc.backends.caffe2 import Caffe2Runtime
 from detc.backends.caffe2.arguments import run_operator
 from detc.backends.caffe2.proto import OperatorDef
-from detc.backends.detector import batch_images
 from detc.export import Caffe2Model, Caffe2Tracer, add_export_config
 from detc.ir import InputError, UnsupportedError
 from tests import zoo

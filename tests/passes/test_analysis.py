@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import detc
-from detc.backends.detector import batch_images
+from detc.backends.arrays import batch_images
 from detc.commands.main import main
 from detc.ir import Graph, IRError, Node, Value
 from detc.ir.interpreter import run

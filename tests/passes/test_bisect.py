@@ -12,7 +12,7 @@ from torch import nn
 from typing_extensions import override
 
 import detc
-from detc.backends.detector import batch_images
+from detc.backends.arrays import batch_images
 from detc.ir import Builder, Graph, IRError, Value, VerificationError
 from detc.passes import (
     CheckNumerics,
