@@ -51,7 +51,7 @@ class Fuse(Pass):
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
         changed = apply_rules(graph, self._rules(), context)
-        return graph.prune_weights() or changed
+        return context.prune_weights(graph) or changed
 
     def _rules(self) -> list[RewriteRule]:
         rules = [*FUSE_RULES, *(rule for rule in AFFINE_RULES if not isinstance(rule, BatchNormAsAffine))]

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 from detc.ir import Builder, Graph, IRError, Node, TensorType, Value
 
-from ..core.base import Context, NoMatch, RuleCount, erase_if_unused
+from ..core.base import Context, NoMatch, RewriteLimit, RuleCount, erase_if_unused
 from .patterns import Match, NodePattern, Pattern, PatternBuilder, Variable, match_roots
 
 _GAP = 1 << 20
@@ -163,15 +163,17 @@ class _Driver:
             count.refused[refusal.reason] += 1
             self._take_back(before, anchor, weights)
             return False
-        if not self._context.may_rewrite(rule.name):
+        try:
+            with self._context.rewrite(rule.name):
+                for was, value in zip(old, values, strict=True):
+                    graph.replace_uses(was, value)
+                self._clean_up(match.roots)
+        except RewriteLimit:
             self._take_back(before, anchor, weights)
-            return False
+            raise
         count.matched += 1
         RewriteRule.matched.add(type(rule))
         self._last.append(rule.name)
-        for was, value in zip(old, values, strict=True):
-            graph.replace_uses(was, value)
-        self._clean_up(match.roots)
         for made_node in new:
             self._enqueue(made_node)
         self._enqueue_downstream(values)
