@@ -30,6 +30,7 @@ class ExpensiveChecks(Observer):
 
     def __init__(self) -> None:
         self._before: Graph | None = None
+        self._outside: str | None = None
 
     @override
     def start(self, graph: Graph) -> None:
@@ -38,9 +39,7 @@ class ExpensiveChecks(Observer):
     @override
     def before(self, graph: Graph, pass_: Pass, index: int) -> None:
         self._before = graph.clone()
-        problem = changed_outside_rewrites(graph, pass_)
-        if problem is not None:
-            raise HonestyError(f"the pass {pass_.name} changes graphs outside of Context.rewrite: {problem}")
+        self._outside = changed_outside_rewrites(graph, pass_)
 
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
@@ -48,6 +47,10 @@ class ExpensiveChecks(Observer):
             problem = _difference(self._before, graph)
             if problem is not None:
                 raise HonestyError(f"the pass {pass_.name} said that it changed nothing: {problem}")
+        if self._outside is not None:
+            raise HonestyError(
+                f"the pass {pass_.name} changes graphs outside of `with context.rewrite(...)`: {self._outside}"
+            )
         _check_text(graph, f"after the pass {pass_.name}")
 
 
