@@ -205,10 +205,15 @@ class Graph:
         self._weight_counters[stem] = number + 1
         return f"{stem}_{number}"
 
+    @property
+    def unused_weights(self) -> list[str]:
+        """The names of the weights that nothing uses."""
+        used = {id(v) for v in self._outputs.values()}
+        return [name for name, w in self.weights.items() if not w.is_used and id(w) not in used]
+
     def prune_weights(self) -> bool:
         """Forget weights that nothing uses. Returns whether there were any."""
-        used = {id(v) for v in self._outputs.values()}
-        unused = [name for name, w in self.weights.items() if not w.is_used and id(w) not in used]
+        unused = self.unused_weights
         for name in unused:
             del self.weights[name]
         return bool(unused)

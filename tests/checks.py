@@ -9,6 +9,8 @@ import torch
 from detc.ir import Graph, TensorType, Value, difference, evaluate, parse_graph, print_graph, run, verify
 from detc.ir.dialects.instances import InstancesBatch
 from detc.passes import Context, Pass
+from detc.passes.core.pipeline import apply_pass
+from detc.passes.debug.honesty import changed_outside_rewrites
 
 
 def check_use_lists(graph: Graph) -> None:
@@ -103,7 +105,9 @@ def check_pass(item: Pass, graph: Graph, inputs: dict[str, Any], context: Contex
     """Apply a pass to a copy, and check all that a meaning-preserving pass must keep. Returns the copy."""
     before, weights = print_graph(graph), {name: w.data.clone() for name, w in graph.weights.items()}
     after = graph.clone()
-    changed = item.apply(after, context or Context(item.name))
+    context = context or Context()
+    changed = apply_pass(item, after, context)
+    assert changed == bool(context.rewrites)
     verify(after, after=item.name)
     check_use_lists(after)
     check_round_trip(after)
@@ -114,8 +118,19 @@ def check_pass(item: Pass, graph: Graph, inputs: dict[str, Any], context: Contex
     assert print_graph(graph) == before
     for name, weight in graph.weights.items():
         assert torch.equal(weight.data, weights[name]), f"the weight {name} was changed"
+    _check_rewrites(item, graph, inputs, len(context.rewrites))
     twin = graph.clone()
     item.apply(twin, Context(item.name))
     assert print_graph(twin) == print_graph(after), "a second run gives another text"
     assert not item.apply(twin, Context(item.name)), "it finds more to do when run again"
     return after
+
+
+def _check_rewrites(item: Pass, graph: Graph, inputs: dict[str, Any], done: int) -> None:
+    """A pass that is stopped between two rewrites leaves a valid graph that computes the same; at 0 the graph itself."""
+    assert changed_outside_rewrites(graph, item) is None
+    part = graph.clone()
+    apply_pass(item, part, Context(limit=done // 2))
+    verify(part, after=item.name)
+    check_use_lists(part)
+    check_same_results(run(graph, inputs), run(part, inputs))

@@ -193,6 +193,12 @@ class Liar(Pass):
         return False
 
 @dataclass(frozen=True)
+class Forgetful(Pass):
+    def apply(self, graph, context):
+        next(iter(graph)).source = "elsewhere"
+        return True
+
+@dataclass(frozen=True)
 class Fails(Pass):
     def apply(self, graph, context):
         return {}["nothing"]
@@ -207,6 +213,11 @@ def test_what_a_pass_says_is_checked(shell: Shell, small: Path, tmp_path: Path) 
     status, _, err = shell(*options, "liar", "--expensive-checks")
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith("detc: error: the pass liar said that it changed nothing: ")
+    status, _, err = shell(*options, "forgetful", "--expensive-checks")
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith(
+        "detc: error: the pass forgetful changes graphs outside of `with context.rewrite(...)`: "
+    )
     status, _, err = shell(*options, "fails")
     assert status == 1
     assert f'File "{file}"' in err and err.endswith(

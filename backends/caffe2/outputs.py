@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from typing_extensions import override
@@ -44,7 +44,7 @@ class Caffe2Outputs(Pass):
         UnsupportedError: the graph takes more than images, such as proposals: clients feed `data` and `im_info`.
     """
 
-    changes_meaning: ClassVar[bool] = True
+    changes_meaning = True
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
@@ -59,18 +59,19 @@ class Caffe2Outputs(Pass):
         single = next((v.shape[0] == 1 for v in graph.inputs if v.name == "im_info"), False)
         named: dict[str, Value] = {}
         for old, new in OUTPUT_NAMES.items():
-            if old not in outputs or (old == "batch_index" and single):
-                outputs.pop(old, None)
+            if old not in outputs:
                 continue
-            value = outputs.pop(old)
-            if old == "classes":
-                value = self._after(graph, value, context).aten.to.dtype(value, dtype=torch.float32)
-            elif old == "masks":
-                value = self._all_classes(graph, value, context)
-            elif old == "keypoints":
-                value = _producer(value, "det.keypoint_inference", "keypoints").operand(0)
-            named[new] = value
-        graph.set_outputs({**named, **outputs})
+            with context.rewrite(f"the output {old}"):
+                value = outputs.pop(old)
+                if old == "classes":
+                    value = self._after(graph, value, context).aten.to.dtype(value, dtype=torch.float32)
+                elif old == "masks":
+                    value = self._all_classes(graph, value, context)
+                elif old == "keypoints":
+                    value = _producer(value, "det.keypoint_inference", "keypoints").operand(0)
+                if old != "batch_index" or not single:
+                    named[new] = value
+                graph.set_outputs({**named, **outputs})
         return True
 
     def _after(self, graph: Graph, value: Value, context: Context) -> Builder:
@@ -100,7 +101,7 @@ class FindKeypoints(Pass):
         return bbox_nms=%b, score_nms=%s, class_nms=%c, keypoints_out=%k
     """
 
-    changes_meaning: ClassVar[bool] = True
+    changes_meaning = True
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
@@ -108,11 +109,12 @@ class FindKeypoints(Pass):
         if graph.level != "caffe2" or not {"kps_score", "bbox_nms"} <= set(outputs):
             return False
         b = Builder(graph, source="roi_heads.keypoint_head", created_by=context.pass_name)
-        found = b.caffe2.HeatmapMaxKeypoint(
-            outputs["kps_score"], outputs["bbox_nms"], should_output_softmax=True
-        )
-        named = {"kps_score": ("keypoints_out", found)}
-        graph.set_outputs(dict(named.get(name, (name, value)) for name, value in outputs.items()))
+        with context.rewrite("the output kps_score"):
+            found = b.caffe2.HeatmapMaxKeypoint(
+                outputs["kps_score"], outputs["bbox_nms"], should_output_softmax=True
+            )
+            named = {"kps_score": ("keypoints_out", found)}
+            graph.set_outputs(dict(named.get(name, (name, value)) for name, value in outputs.items()))
         return True
 
 
@@ -134,7 +136,7 @@ class DenseOutputs(Pass):
         UnsupportedError: the boxes are not predicted as a RetinaNet does it.
     """
 
-    changes_meaning: ClassVar[bool] = True
+    changes_meaning = True
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
@@ -145,18 +147,18 @@ class DenseOutputs(Pass):
         anchors = [_producer(grid, "det.anchors", "anchors") for grid in grids]
         logits = [_producer(score, "aten.sigmoid", "scores").operand(0) for score in scores]
         arguments = _dense_arguments(node, anchors)
-        graph.set_outputs(
-            {
-                "im_info": graph.input("im_info"),
-                **{f"feature_{i}": anchor.operand(0) for i, anchor in enumerate(anchors)},
-                **{
-                    f"box_{kind}_{i}": value
-                    for i, pair in enumerate(zip(logits, deltas, strict=True))
-                    for kind, value in zip(("cls", "delta"), pair, strict=True)
-                },
-            }
-        )
-        graph.metadata["net_arguments"] = {**graph.metadata.get("net_arguments", {}), **arguments}
+        outputs = {
+            "im_info": graph.input("im_info"),
+            **{f"feature_{i}": anchor.operand(0) for i, anchor in enumerate(anchors)},
+            **{
+                f"box_{kind}_{i}": value
+                for i, pair in enumerate(zip(logits, deltas, strict=True))
+                for kind, value in zip(("cls", "delta"), pair, strict=True)
+            },
+        }
+        with context.rewrite("the outputs"):
+            graph.set_outputs(outputs)
+            graph.metadata["net_arguments"] = {**graph.metadata.get("net_arguments", {}), **arguments}
         return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Graph, InputError, SymExpr, Value
-from detc.passes import Context, Match, NoMatch, Pass, RewriteRule, apply_rules
+from detc.passes import Context, Match, NoMatch, Pass, RewriteRule, apply_rules, summaries
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,24 @@ class FixBatch(Pass):
         known = first.as_symbol if isinstance(first, SymExpr) else None
         if known is None:
             return False
-        graph.substitute_sizes({known.name: self.images})
+        with context.rewrite("the batch"):
+            graph.substitute_sizes({known.name: self.images})
         return True
+
+
+class NormalizeAsProduct(RewriteRule):
+    """normalize(x, std=s)  ->  normalize(x, std=(1.0, ...)) * (1 / s)"""
+
+    def pattern(self, p: Any, data: Any, im_info: Any) -> Any:
+        return p.det.normalize(data, im_info, std=p.attribute("std", lambda std: set(std) != {1.0}))
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        ones = {**m.root.attributes, "std": (1.0,) * len(m.std)}
+        shifted = b.det.normalize(m.data, m.im_info, **ones)
+        inverse = torch.tensor(m.std, dtype=torch.float64).reciprocal().float().view(-1, 1, 1)
+        made: Value = b.aten.mul.Tensor(shifted, b.constant(inverse))
+        return made
 
 
 @dataclass(frozen=True)
@@ -49,22 +66,14 @@ class SplitNormalize(Pass):
         %i: f32[N,3,H,W] = aten.mul.Tensor(%0, f32[3,1,1]{0.0174, 0.0175, 0.0171})
     """
 
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries([NormalizeAsProduct()])
+
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        changed = False
-        for node in graph:
-            std = node.attributes.get("std")
-            if node.op.name != "det.normalize" or not isinstance(std, tuple) or set(std) == {1.0}:
-                continue
-            b = context.builder(graph, node)
-            ones = {**node.attributes, "std": (1.0,) * len(std)}
-            shifted = b.call(node.op, *node.operands, **ones)
-            inverse = torch.tensor(std, dtype=torch.float64).reciprocal().float().view(-1, 1, 1)
-            scaled = b.aten.mul.Tensor(shifted, b.constant(inverse))
-            graph.replace_uses(node.result, scaled)
-            graph.erase(node)
-            changed = True
-        return changed
+        return apply_rules(graph, [NormalizeAsProduct()], context)
 
 
 class DropCastOfClasses(RewriteRule):
@@ -94,6 +103,11 @@ class CleanUpCaffe2(Pass):
     After:
         return class_nms=%class_nms
     """
+
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries([DropCastOfClasses()])
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from typing_extensions import override
 
-from detc.ir import Constant, Graph, Node, TensorType, Value, infer_types, map_operands
+from detc.ir import Builder, Constant, Graph, Node, TensorType, Value, infer_types, map_operands
 from detc.passes.core.base import Context, Pass
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -41,7 +40,7 @@ class HalfPrecision(Pass):
         %2: f16[N,8,H,W] = aten.conv2d(%1, @w:f16[8,3,3,3])
     """
 
-    changes_meaning: ClassVar[bool] = True
+    changes_meaning = True
     dtype: str = "float16"
 
     @override
@@ -53,23 +52,44 @@ class _Halver:
     def __init__(self, graph: Graph, context: Context, half: torch.dtype) -> None:
         self._graph, self._context, self._half = graph, context, half
         self._casts: dict[tuple[Value, torch.dtype], Value] = {}
-        self._changed = False
+        self._halved: set[Value] = set()
 
     def run(self) -> bool:
+        changed = False
         for node in self._graph:
             wanted = self._wanted(node)
-            if wanted is not None:
-                self._retype(node, wanted)
+            if self._context.is_spent:
+                # Where a limit stops the pass, the rest goes on in float32.
+                if not self._halved.isdisjoint(node.operand_values):
+                    self._cast_operands(node, torch.float32)
+            elif wanted is not None:
+                with self._context.rewrite(node.op.name):
+                    self._retype(node, wanted)
+                changed = True
+        self._cast_outputs()
+        self._keep_names()
+        return self._context.prune_weights(self._graph) or changed
+
+    def _cast_outputs(self) -> None:
+        if not self._halved:
+            return
+        source = self._graph.nodes[-1].source
+        builder = Builder(self._graph, source=source, created_by=self._context.pass_name)
         outputs = dict(self._graph.outputs)
-        last = self._graph.nodes[-1] if len(self._graph) else None
         for name, value in outputs.items():
-            if last is not None and value.tensor_type.dtype == self._half:
-                builder = self._context.builder(self._graph, last)
-                builder.before = None
+            if value in self._halved:
                 outputs[name] = builder.aten._to_copy(value, dtype=torch.float32)
         self._graph.set_outputs(outputs)
-        self._graph.prune_weights()
-        return self._changed
+
+    def _keep_names(self) -> None:
+        """Give weights in half precision the names of those that they have replaced everywhere."""
+        weights = self._graph.weights
+        for name in self._graph.unused_weights:
+            half = self._casts.get((weights[name], self._half))
+            if isinstance(half, Constant):
+                del weights[half.name]
+                half.name = name
+                weights[name] = half
 
     def _wanted(self, node: Node) -> torch.dtype | None:
         """The type in which a node computes, None where nothing about it changes."""
@@ -85,13 +105,17 @@ class _Halver:
         return self._half
 
     def _retype(self, node: Node, dtype: torch.dtype) -> None:
-        self._changed = True
-        node.set_operands(map_operands(node.operands, lambda value: self._cast(value, dtype, node)))
+        self._cast_operands(node, dtype)
         if node.op.dialect == "aten":
             inferred = infer_types(node.op, node.operands, node.attributes)
             for result, type in zip(node.results, inferred, strict=True):
                 if isinstance(type, TensorType):
                     result.type = TensorType(type.dtype, result.shape)
+                    if type.dtype == self._half:
+                        self._halved.add(result)
+
+    def _cast_operands(self, node: Node, dtype: torch.dtype) -> None:
+        node.set_operands(map_operands(node.operands, lambda value: self._cast(value, dtype, node)))
 
     def _cast(self, value: Value, dtype: torch.dtype, node: Node) -> Value:
         if value.dtype not in (torch.float32, self._half) or value.dtype == dtype:
@@ -108,8 +132,4 @@ class _Halver:
         data = value.data.to(dtype)
         if not value.name:
             return Constant(data)
-        if any(self._wanted(user) != dtype for user in value.users):
-            return self._graph.add_weight(self._graph.fresh_weight_name(value.name), data)
-        # All that use it change with it: the weight keeps its name.
-        del self._graph.weights[value.name]
-        return self._graph.add_weight(value.name, data)
+        return self._graph.add_weight(self._graph.fresh_weight_name(value.name), data)

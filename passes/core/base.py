@@ -6,8 +6,10 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from detc.ir import Attribute, Builder, Graph, IRError, Node, freeze
 from detc.ir.printer import format_string
@@ -19,6 +21,10 @@ class NoMatch(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class RewriteLimit(BaseException):
+    """The pass has done all the rewrites that it may, and stops. Not an Exception: no pass is to catch it by chance."""
 
 
 @dataclass
@@ -61,11 +67,35 @@ class Context:
     rewrites: list[str] = field(default_factory=list)
     limit: int | None = None
 
-    def may_rewrite(self, rule: str) -> bool:
-        """Whether the running pass may do one more rewrite, by that rule; a pass asks right before it does it."""
-        if self.limit is not None and len(self.rewrites) >= self.limit:
-            return False
+    @contextmanager
+    def rewrite(self, rule: str) -> Iterator[None]:
+        """A block that is one rewrite of the running pass, by that rule. Passes change graphs in such blocks only.
+
+            with context.rewrite("drop-dropout"):
+                graph.replace_uses(node.result, node.operand(0))
+                graph.erase(node)
+
+        Before and after each block the graph is valid, and computes what it did: the bisector stops a pass there.
+
+        Errors:
+            RewriteLimit: the pass has done all that it may; nothing after it is to be done.
+        """
+        if self.is_spent:
+            raise RewriteLimit
         self.rewrites.append(rule)
+        yield
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the next rewrite is refused. For passes that finish what earlier rewrites left for later."""
+        return self.limit is not None and len(self.rewrites) >= self.limit
+
+    def prune_weights(self, graph: Graph) -> bool:
+        """Forget the weights that nothing uses, as one rewrite. Returns whether there were any."""
+        if not graph.unused_weights:
+            return False
+        with self.rewrite("prune-weights"):
+            graph.prune_weights()
         return True
 
     def count(self, rule: str) -> RuleCount:
@@ -79,6 +109,9 @@ class Context:
 
 class Pass(ABC):
     """A step of a pipeline. Subclasses are frozen dataclasses; the fields are the options."""
+
+    changes_meaning: ClassVar[bool] = False
+    """Whether outputs may mean something else afterwards, so that they cannot be compared with those before."""
 
     @classmethod
     def pass_name(cls) -> str:
@@ -117,7 +150,7 @@ class Pass(ABC):
 
     @abstractmethod
     def apply(self, graph: Graph, context: Context) -> bool:
-        """Change the graph in place. Returns whether it changed anything."""
+        """Change the graph in place, in blocks of `context.rewrite`. Returns whether it changed anything."""
 
 
 def _written(option: object) -> str:
@@ -138,9 +171,14 @@ def attribute(node: Node, name: str) -> Attribute:
     return freeze(default)
 
 
+def is_unused(graph: Graph, node: Node) -> bool:
+    """Whether nothing uses the node's results, and it does nothing else."""
+    return not node.op.has_effects and not any(r.is_used or graph.is_output(r) for r in node.results)
+
+
 def erase_if_unused(graph: Graph, node: Node) -> bool:
     """Erase a node whose results nothing uses. Returns whether it did."""
-    if node.op.has_effects or any(r.is_used or graph.is_output(r) for r in node.results):
+    if not is_unused(graph, node):
         return False
     graph.erase(node)
     return True

@@ -10,7 +10,7 @@ from typing_extensions import Self, override
 
 from detc.ir import DetcError, Graph, InputError, paused_collector
 
-from .base import Context, Pass, PassRun
+from .base import Context, Pass, PassRun, RewriteLimit
 from .observers import Observer, VerifyEach
 
 
@@ -63,7 +63,7 @@ class Pipeline(MutableSequence[Pass]):
             for index, item in enumerate(passes, 1):
                 for observer in watching:
                     observer.before(current, item, index)
-                changed = _apply(current, item, index, context)
+                changed = _run(item, current, index, context)
                 for observer in reversed(watching):
                     observer.after(current, item, index, changed)
         finally:
@@ -199,17 +199,28 @@ class Pipeline(MutableSequence[Pass]):
 
 
 @paused_collector()
-def _apply(graph: Graph, item: Pass, index: int, context: Context) -> bool:
-    context.pass_name = item.name
-    context.rewrites = []
-    nodes, start = len(graph), time.perf_counter()
+def apply_pass(item: Pass, graph: Graph, context: Context) -> bool:
+    """Apply a pass, with the context made ready for it. Returns whether it changed anything.
+
+    Errors:
+        PassError: it failed with an error that is not detc's own.
+        DetcError: it refused the graph. `pass_name` of the error says which pass.
+    """
+    context.pass_name, context.rewrites = item.name, []
     try:
-        changed = item.apply(graph, context)
+        return item.apply(graph, context)
+    except RewriteLimit:
+        return bool(context.rewrites)
     except DetcError as error:
         error.pass_name = error.pass_name or item.name
         raise
     except Exception as error:
         raise PassError(f"the pass {item.name} failed: {type(error).__name__}: {error}") from error
+
+
+def _run(item: Pass, graph: Graph, index: int, context: Context) -> bool:
+    nodes, start = len(graph), time.perf_counter()
+    changed = apply_pass(item, graph, context)
     seconds = time.perf_counter() - start
     context.runs.append(PassRun(index, item.name, changed, seconds, nodes, len(graph)))
     return changed

@@ -14,7 +14,7 @@ from detc.ir import DetcError, Graph, print_graph, verify
 
 from ..core.base import Context, Pass
 from ..core.observers import Observer, VerifyEach
-from ..core.pipeline import PassError, Pipeline
+from ..core.pipeline import PassError, Pipeline, apply_pass
 from .compare import Tolerances
 from .numerics import CheckNumerics
 
@@ -39,8 +39,8 @@ class Culprit:
         index: counts from 1.
         error: what is wrong.
         before: the graph that the pass was given.
-        rewrite: the first rewrite in it after which it is wrong; None where that cannot be told, such as in a pass
-            that does not ask `Context.may_rewrite`.
+        rewrite: the first rewrite in it after which it is wrong; None where that cannot be told: the pass fails
+            between its rewrites, or changes graphs outside of `Context.rewrite`.
     """
 
     index: int
@@ -89,11 +89,14 @@ class _Position(Observer):
 
 def _first_rewrite(pass_: Pass, before: Graph, check: CheckNumerics, error: DetcError) -> Rewrite | None:
     def problem(limit: int | None) -> tuple[DetcError | None, Graph, list[str]]:
-        graph, context = before.clone(), Context(pass_name=pass_.name, limit=limit)
+        graph, context = before.clone(), Context(limit=limit)
         try:
-            pass_.apply(graph, context)
-            verify(graph)
-            check.compare(graph, pass_.name)
+            apply_pass(pass_, graph, context)
+            verify(graph, after=pass_.name)
+            if pass_.changes_meaning:
+                check.run(graph)
+            else:
+                check.compare(graph, pass_.name)
         except DetcError as found:
             return found, graph, context.rewrites
         except Exception as fault:

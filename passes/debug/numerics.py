@@ -100,7 +100,7 @@ class CheckNumerics(Observer):
     def start(self, graph: Graph) -> None:
         self.reports = []
         reference = graph if self._graph is None else self._graph
-        self._expected = self._run(reference)
+        self._expected = self.run(reference)
         if self._values:
             self._named = [named_values(reference, _fitting(reference, given)) for given in self._inputs]
         if self._graph is not None:
@@ -108,13 +108,14 @@ class CheckNumerics(Observer):
 
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
-        if getattr(pass_, "changes_meaning", False) and changed:
-            self._expected = self._run(graph)
+        if pass_.changes_meaning and changed:
+            self._expected = self.run(graph)
             self.reports.append(PassReport(index, pass_.name, {}, *self._compare_values(graph)))
         else:
             self._report(graph, index, pass_.name)
 
-    def _run(self, graph: Graph) -> list[Reference]:
+    def run(self, graph: Graph) -> list[Reference]:
+        """What a graph gives for the inputs."""
         interpreter = Interpreter(graph)
         thresholds = [_thresholds(graph, name) for name in ("score_thresh", "nms_thresh")]
         types = {name: value.type for name, value in graph.outputs.items()}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from typing_extensions import override
 
-from detc.ir import Graph, Node, Value
+from detc.ir import Builder, Graph, Value
 from detc.ir.dialects.box_forms import ROTATED
 
-from ..core.base import Context, NoMatch, Pass, erase_if_unused
+from ..core.base import Context, NoMatch, Pass
+from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
+from ..rewrite.rules import RewriteRule, apply_rules, summaries
 
 
 @dataclass(frozen=True)
@@ -27,53 +30,57 @@ class FuseAnchors(Pass):
 
     rotated: bool = False
 
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries(self._rules())
+
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        changed = False
-        for node in graph:
-            if node.op.name == "det.rpn_proposals":
-                count = context.count("fuse-anchors")
-                count.tried += 1
-                try:
-                    self._fuse(graph, node, context)
-                except NoMatch as refusal:
-                    count.refused[refusal.reason] += 1
-                else:
-                    count.matched += 1
-                    changed = True
-        return changed
+        return apply_rules(graph, self._rules(), context)
 
-    def _fuse(self, graph: Graph, node: Node, context: Context) -> None:
-        producers = [_anchors_node(value) for value in node.operand_list(2)]
-        if not self.rotated and producers[0].result.shape[1] == ROTATED.columns:
+    def _rules(self) -> list[RewriteRule]:
+        return [AnchorsIntoProposals(self.rotated)]
+
+
+class AnchorsIntoProposals(RewriteRule):
+    """rpn_proposals(logits, deltas, anchors(map, cells), ...)  ->  grid_proposals(logits, deltas, cells, ...)"""
+
+    def __init__(self, rotated: bool = False) -> None:
+        self.rotated = rotated
+
+    @override
+    def pattern(
+        self,
+        p: PatternBuilder,
+        logits: Pattern,
+        deltas: Pattern,
+        maps: Pattern,
+        cells: Pattern,
+        im_info: Pattern,
+    ) -> NodePattern:
+        anchors = p.det.anchors(maps, cells, stride=p.attribute("strides"), offset=p.attribute("offset"))
+        return p.det.rpn_proposals(logits, deltas, p.each(anchors, same="offset"), im_info)
+
+    @override
+    def check(self, m: Match) -> None:
+        if any(a.shape[2:] != b.shape[2:] for a, b in zip(m.maps, m.logits, strict=True)):
+            raise NoMatch("the anchors are laid over another map than the logits")
+        if len({cells.shape[0] for cells in m.cells}) != 1:
+            raise NoMatch("the levels differ in their number of anchors")
+        if not self.rotated and m.cells[0].shape[1] == ROTATED.columns:
             raise NoMatch("the target has no rule for a grid of rotated anchors")
-        for anchors, logits in zip(producers, node.operand_list(0), strict=True):
-            if anchors.operand(0).shape[2:] != logits.shape[2:]:
-                raise NoMatch("the anchors are laid over another map than the logits")
-        offsets = {p.attributes["offset"] for p in producers}
-        counts = {p.operand(1).shape[0] for p in producers}
-        if len(offsets) != 1 or len(counts) != 1:
-            raise NoMatch("the levels differ in their offset or their number of anchors")
-        build = context.builder(graph, node)
-        results: tuple[Value, ...] = build.det.grid_proposals(
-            node.operand_list(0),
-            node.operand_list(1),
-            [p.operand(1) for p in producers],
-            node.operand(3),
-            strides=tuple(p.attributes["stride"] for p in producers),
-            offset=offsets.pop(),
-            **node.attributes,
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Sequence[Value]:
+        made: Sequence[Value] = b.det.grid_proposals(
+            *(m.logits, m.deltas, m.cells, m.im_info), strides=m.strides, offset=m.offset, **m.root.attributes
         )
-        for old, new in zip(node.results, results, strict=True):
-            new.type = old.type
-            graph.replace_uses(old, new)
-        graph.erase(node)
-        for producer in producers:
-            erase_if_unused(graph, producer)
+        return as_before(m, made)
 
 
-def _anchors_node(value: Value) -> Node:
-    node = value.producer
-    if node is None or node.op.name != "det.anchors":
-        raise NoMatch("the anchors are computed otherwise")
-    return node
+def as_before(m: Match, made: Sequence[Value]) -> Sequence[Value]:
+    """New values with the types of the root's results: the number of proposals keeps its name."""
+    for old, new in zip(m.root.results, made, strict=True):
+        new.type = old.type
+    return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from detc.ir import Graph, InstancesType, IRError, Node, TensorType, Type, Value
+from detc.ir import Builder, Graph, InstancesType, IRError, Node, TensorType, Type, Value
 
 from ..core.base import Context, Pass, erase_if_unused
 
@@ -74,58 +74,59 @@ class FlattenInstances(Pass):
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        changed = graph.level != "flat"
+        changed = False
+        for value in list(graph.inputs):
+            if isinstance(value.type, InstancesType):
+                with context.rewrite(f"the input {value.name}"):
+                    _split_input(graph, value, value.type, context)
+                changed = True
         fields: dict[Value, dict[str, Value]] = {}
-        changed |= _split_inputs(graph, fields)
         left: list[str] = []
         for node in graph:
-            if node.op.dialect == "instances":
+            if node.op.name == "instances.get" and node.operand(0) in fields:
+                with context.rewrite(node.op.name):
+                    graph.replace_uses(node.result, fields[node.operand(0)][str(node.attributes["field"])])
+                    graph.erase(node)
                 changed = True
-                _take_apart(graph, node, fields)
+            elif node.op.dialect == "instances":
+                _note_fields(node, fields)
             elif _touches_instances(node):
                 left.append(f"{node.op.name} at {node.source or '(no module path)'}")
         if left:
             raise IRError(f"ops on instances are left: {', '.join(left)}")
-        _split_outputs(graph, fields)
-        for node in reversed(graph):
-            if node.op.dialect == "instances":
-                erase_if_unused(graph, node)
-        for value in list(graph.inputs):
-            if isinstance(value.type, InstancesType):
-                graph.remove_input(value)
-        graph.level = "flat"
+        if graph.level != "flat":
+            with context.rewrite("the outputs"):
+                _split_outputs(graph, fields)
+                for node in reversed(graph):
+                    if node.op.dialect == "instances":
+                        erase_if_unused(graph, node)
+                graph.level = "flat"
+            changed = True
         return changed
 
 
-def _split_inputs(graph: Graph, fields: dict[Value, dict[str, Value]]) -> bool:
-    ordered: list[Value] = []
-    for value in list(graph.inputs):
-        if isinstance(value.type, InstancesType):
-            fields[value] = {
-                name: graph.add_input(input_name(value.name, name), type) for name, type in value.type.fields
-            }
-            ordered.extend(fields[value].values())
-        ordered.append(value)
-    graph.inputs[:] = ordered
-    return bool(fields)
+def _split_input(graph: Graph, value: Value, type: InstancesType, context: Context) -> None:
+    """Take the fields one by one, and make the instances of them."""
+    names, types = zip(*type.fields, strict=True)
+    position = graph.inputs.index(value)
+    before = len(graph.inputs)
+    given = [graph.add_input(input_name(value.name, n), t) for n, t in zip(names, types, strict=True)]
+    graph.inputs[:] = [*graph.inputs[:position], *given, *graph.inputs[position:before]]
+    b = Builder(graph, before=next(iter(graph), None), created_by=context.pass_name)
+    graph.replace_uses(value, b.instances.make(given, names=names))
+    graph.remove_input(value)
 
 
-def _take_apart(graph: Graph, node: Node, fields: dict[Value, dict[str, Value]]) -> None:
+def _note_fields(node: Node, fields: dict[Value, dict[str, Value]]) -> None:
+    """Note what the fields of a node's instances are, if that can be told: another kind of op may have given them."""
     if node.op.name == "instances.make":
         names = node.attributes["names"]
         if not isinstance(names, tuple):
             raise IRError("the names of instances.make must be a tuple")
         fields[node.result] = dict(zip(map(str, names), node.operand_list(0), strict=True))
-        return
-    known = fields.get(node.operand(0))
-    if known is None:
-        # Another kind of op gave them; the pass reports that one.
-        return
-    name = str(node.attributes["field"])
-    if node.op.name == "instances.get":
-        graph.replace_uses(node.result, known[name])
-    else:
-        kept = {n: v for n, v in known.items() if n != name}
+    elif node.op.name == "instances.set" and node.operand(0) in fields:
+        name = str(node.attributes["field"])
+        kept = {n: v for n, v in fields[node.operand(0)].items() if n != name}
         fields[node.result] = {**kept, name: node.operand(1)}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from typing_extensions import override
 
@@ -49,28 +48,18 @@ class RemovePostprocess(Pass):
     panoptic combination, go away. So does an input that only postprocessing used, such as `output_size`.
     """
 
-    changes_meaning: ClassVar[bool] = True
+    changes_meaning = True
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
         combined = [node for node in graph if node.op.name in _COMBINED]
         for node in combined:
-            _drop(graph, node)
+            with context.rewrite(node.op.name):
+                _drop(graph, node)
         removed = [node for node in graph if node.op.name in _POSTPROCESSED]
-        sizes: dict[str, Dim] = {}
-        stale: set[Value] = set()
         for node in removed:
-            raw = node.operand(_POSTPROCESSED[node.op.name])
-            used = list(node.operand_values)
-            sizes.update(_renamed(node.result.type, raw.type))
-            stale.add(raw)
-            graph.replace_uses(node.result, raw)
-            graph.erase(node)
-            for value in used:
-                if any(value is v for v in graph.inputs) and not value.is_used and not graph.is_output(value):
-                    graph.remove_input(value)
-        if removed:
-            _retype(graph, stale, sizes)
+            with context.rewrite(node.op.name):
+                _bypass(graph, node)
         return bool(removed or combined)
 
 
@@ -82,6 +71,19 @@ def _drop(graph: Graph, node: Node) -> None:
     for producer in producers:
         if producer is not None and producer.op.dialect == "instances":
             erase_if_unused(graph, producer)
+
+
+def _bypass(graph: Graph, node: Node) -> None:
+    """Use what a node postprocesses in the place of what it gives."""
+    raw = node.operand(_POSTPROCESSED[node.op.name])
+    used = list(node.operand_values)
+    sizes = _renamed(node.result.type, raw.type)
+    graph.replace_uses(node.result, raw)
+    graph.erase(node)
+    for value in used:
+        if any(value is v for v in graph.inputs) and not value.is_used and not graph.is_output(value):
+            graph.remove_input(value)
+    _retype(graph, {raw}, sizes)
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,15 @@ class KeepRoiMasks(Pass):
     An op that needs the pasted masks, such as a panoptic combination, has them pasted for it.
     """
 
-    changes_meaning: ClassVar[bool] = True
+    changes_meaning = True
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        stale: set[Value] = set()
+        changed = False
         for node in graph:
             if node.op.name != "det.postprocess" or not attribute(node, "paste"):
                 continue
-            before = node.operand(0).type
-            after = node.result.type
+            before, after = node.operand(0).type, node.result.type
             if not isinstance(before, InstancesType) or not isinstance(after, InstancesType):
                 raise IRError("det.postprocess takes and gives instances")
             masks = dict(before.fields).get("pred_masks")
@@ -116,16 +117,21 @@ class KeepRoiMasks(Pass):
             rows = after.field("pred_masks").shape[0]
             kept = masks.with_shape(rows, *masks.shape[1:])
             type = InstancesType(tuple((n, kept if n == "pred_masks" else t) for n, t in after.fields))
-            twin = context.builder(graph, node).node(
-                node.op, node.operands, {**node.attributes, "paste": False}, [type]
-            )
-            _paste_for_users(graph, node, twin.result, context)
-            graph.replace_uses(node.result, twin.result)
-            graph.erase(node)
-            stale.add(twin.result)
-        if stale:
-            _retype(graph, stale, {})
-        return bool(stale)
+            with context.rewrite(node.op.name):
+                _keep_masks(graph, node, type, context)
+            changed = True
+        return changed
+
+
+def _keep_masks(graph: Graph, node: Node, type: InstancesType, context: Context) -> None:
+    """Postprocess without pasting, which gives that type."""
+    twin = context.builder(graph, node).node(
+        node.op, node.operands, {**node.attributes, "paste": False}, [type]
+    )
+    _paste_for_users(graph, node, twin.result, context)
+    graph.replace_uses(node.result, twin.result)
+    graph.erase(node)
+    _retype(graph, {twin.result}, {})
 
 
 def _paste_for_users(graph: Graph, node: Node, instances: Value, context: Context) -> None:
@@ -179,7 +185,8 @@ class DecomposePostprocess(Pass):
         changed = False
         for node in graph:
             if node.op.name == "det.postprocess":
-                _decompose(graph, node, context)
+                with context.rewrite(node.op.name):
+                    _decompose(graph, node, context)
                 changed = True
         return changed
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from typing_extensions import override
 
-from detc.ir import Builder, Constant, Graph, Node, Value
+from detc.ir import Builder, Constant, Graph, Value
 
-from ..core.base import Context, NoMatch, Pass, erase_if_unused
+from ..core.base import Context, NoMatch, Pass
+from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
+from ..rewrite.rules import RewriteRule, apply_rules, summaries
+from .anchors import as_before
 
 
 @dataclass(frozen=True)
@@ -25,81 +29,68 @@ class FuseRpnHead(Pass):
         %b, %s, %i = det.dense_proposals([%m], [@cells:f32[3,4]], %im_info, ...)
     """
 
+    @property
+    @override
+    def rules(self) -> Mapping[str, str]:
+        return summaries([MergeRpnHead()])
+
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        changed = False
-        for node in graph:
-            if node.op.name == "det.grid_proposals":
-                count = context.count("fuse-rpn-head")
-                count.tried += 1
-                try:
-                    _fuse(graph, node, context)
-                except NoMatch as refusal:
-                    count.refused[refusal.reason] += 1
-                else:
-                    count.matched += 1
-                    changed = True
-        if changed:
-            graph.prune_weights()
-        return changed
+        changed = apply_rules(graph, [MergeRpnHead()], context)
+        return context.prune_weights(graph) or changed
 
 
-def _fuse(graph: Graph, node: Node, context: Context) -> None:
-    cells = node.operand_list(2)
-    pairs = [
-        (_head(graph, logits), _head(graph, deltas))
-        for logits, deltas in zip(node.operand_list(0), node.operand_list(1), strict=True)
-    ]
-    for (logits, deltas), cell in zip(pairs, cells, strict=True):
-        if logits.operand(0) is not deltas.operand(0):
-            raise NoMatch("logits and deltas are predicted from different maps")
-        if deltas.result.shape[1] != logits.result.shape[1] * cell.shape[1]:
-            raise NoMatch("the deltas are not one box for each logit")
-    # The levels share their head: so do the fused ones.
-    fused: dict[tuple[Value, Value], tuple[Value, Value]] = {}
-    build = context.builder(graph, node)
-    maps: list[Value] = []
-    for logits, deltas in pairs:
-        key = (logits.operand(1), deltas.operand(1))
-        if key not in fused:
-            fused[key] = _fused_weights(build, logits, deltas)
-        with build.at(logits.source):
-            maps.append(build.aten.conv2d(logits.operand(0), *fused[key]))
-    results = build.det.dense_proposals(maps, cells, node.operand(3), **node.attributes)
-    for old, new in zip(node.results, results, strict=True):
-        new.type = old.type
-        graph.replace_uses(old, new)
-    graph.erase(node)
-    for pair in pairs:
-        for convolution in pair:
-            erase_if_unused(graph, convolution)
+class MergeRpnHead(RewriteRule):
+    """grid_proposals(conv2d(x, v), conv2d(x, w), ...)  ->  dense_proposals(conv2d(x, cat(v, w)), ...)"""
 
+    @override
+    def pattern(self, p: PatternBuilder, maps: Pattern, cells: Pattern, im_info: Pattern) -> NodePattern:
+        def head(weight: str, bias: str) -> NodePattern:
+            kernel = p.anything().where(
+                _is_kernel, "a map comes from no 1x1 convolution with constant weights"
+            )
+            shift = p.anything().where(_is_constant, "a map comes from no convolution with a constant bias")
+            once = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+            return p.aten.conv2d(maps, kernel.named(weight), shift.named(bias), **once).single_use()
 
-def _head(graph: Graph, value: Value) -> Node:
-    """The plain 1x1 convolution with constant weights that makes a map used for nothing else."""
-    node = value.producer
-    if node is None or node.op.name != "aten.conv2d" or node.attributes:
-        raise NoMatch("a map comes from no plain convolution")
-    if len(value.users) != 1 or graph.is_output(value):
-        raise NoMatch("a map has other uses")
-    constants = [node.operand_or_none(i) for i in (1, 2)]
-    if not all(isinstance(c, Constant) for c in constants) or node.operand(1).shape[2:] != (1, 1):
-        raise NoMatch("a map comes from no 1x1 convolution with constant weights and bias")
-    return node
-
-
-def _fused_weights(build: Builder, logits: Node, deltas: Node) -> tuple[Value, Value]:
-    anchors = logits.result.shape[1]
-    assert isinstance(anchors, int)
-    made: list[Value] = []
-    for i in (1, 2):
-        scores, boxes = logits.operand(i), deltas.operand(i)
-        assert isinstance(scores, Constant) and isinstance(boxes, Constant)
-        # For each anchor its logit, then its deltas.
-        rest = scores.data.shape[1:]
-        both = torch.cat(
-            [scores.data.reshape(anchors, 1, *rest), boxes.data.reshape(anchors, -1, *rest)], dim=1
+        logits, deltas = p.each(
+            head("logit_weights", "logit_biases").named("logits"),
+            head("delta_weights", "delta_biases").named("deltas"),
         )
-        stem = f"{scores.name or 'rpn_head'}_fused"
-        made.append(build.graph.add_weight(build.graph.fresh_weight_name(stem), both.flatten(0, 1)))
-    return made[0], made[1]
+        return p.det.grid_proposals(logits, deltas, cells, im_info)
+
+    @override
+    def check(self, m: Match) -> None:
+        for logits, deltas, cells in zip(m.logits, m.deltas, m.cells, strict=True):
+            if deltas.result.shape[1] != logits.result.shape[1] * cells.shape[1]:
+                raise NoMatch("the deltas are not one box for each logit")
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Sequence[Value]:
+        # The levels share their head: so do the fused ones.
+        fused: dict[tuple[Value, ...], tuple[Value, Value]] = {}
+        made: list[Value] = []
+        parts = (m.logit_weights, m.delta_weights, m.logit_biases, m.delta_biases)
+        for x, logits, *head in zip(m.maps, m.logits, *parts, strict=True):
+            key = tuple(head)
+            if key not in fused:
+                fused[key] = _interleaved(b, *head[:2]), _interleaved(b, *head[2:])
+            with b.at(logits.source):
+                made.append(b.aten.conv2d(x, *fused[key]))
+        return as_before(m, b.det.dense_proposals(made, m.cells, m.im_info, **m.root.attributes))
+
+
+def _is_constant(value: Value) -> bool:
+    return isinstance(value, Constant)
+
+
+def _is_kernel(value: Value) -> bool:
+    return isinstance(value, Constant) and value.shape[2:] == (1, 1)
+
+
+def _interleaved(b: Builder, logits: Constant, deltas: Constant) -> Constant:
+    """The rows of two weights or biases as one: for each anchor its logit, then its deltas."""
+    anchors, *rest = logits.data.shape
+    both = torch.cat([logits.data.reshape(anchors, 1, *rest), deltas.data.reshape(anchors, -1, *rest)], dim=1)
+    stem = f"{logits.name or 'rpn_head'}_fused"
+    return b.graph.add_weight(b.graph.fresh_weight_name(stem), both.flatten(0, 1))

@@ -55,7 +55,7 @@ class FoldBatchNorm(Pass):
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
         changed = apply_rules(graph, AFFINE_RULES, context)
-        return graph.prune_weights() or changed
+        return context.prune_weights(graph) or changed
 
 
 def channel_axis(producer: Node) -> int:

@@ -22,7 +22,7 @@ from detc.ir import (
 )
 from detc.ir.types import substitute_type, tensors_of, type_symbols
 
-from ..core.base import Context, Pass, erase_if_unused
+from ..core.base import Context, Pass, is_unused
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,13 @@ class DeadCode(Pass):
         needed: set[Node] = set()
         changed = False
         for node in reversed(graph):
-            if node not in needed and erase_if_unused(graph, node):
+            if node not in needed and is_unused(graph, node):
+                with context.rewrite(node.op.name):
+                    graph.erase(node)
                 changed = True
             elif origins:
                 needed.update(origins[name] for name in _sizes_asked(node) if name in origins)
-        return graph.prune_weights() or changed
+        return context.prune_weights(graph) or changed
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,14 @@ class _Merger:
             return False
         self._safe.add(twin)
         sizes = self._same_sizes(node, twin)
-        if sizes is None or not self._context.may_rewrite(node.op.name):
+        # Where a limit stops the pass the walk goes on: sizes that were renamed are, up to the end.
+        if sizes is None or self._context.is_spent:
             return False
-        self._sizes.update(sizes)
-        for mine, theirs in zip(node.results, twin.results, strict=True):
-            self._graph.replace_uses(mine, theirs)
-        self._graph.erase(node)
+        with self._context.rewrite(node.op.name):
+            self._sizes.update(sizes)
+            for mine, theirs in zip(node.results, twin.results, strict=True):
+                self._graph.replace_uses(mine, theirs)
+            self._graph.erase(node)
         return True
 
     def _same_sizes(self, node: Node, twin: Node) -> dict[str, Dim] | None:

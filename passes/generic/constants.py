@@ -49,16 +49,15 @@ class FoldConstants(Pass):
             except NoMatch as refusal:
                 count.refused[refusal.reason] += 1
                 continue
-            if not context.may_rewrite("FoldConstants"):
-                break
+            with context.rewrite("FoldConstants"):
+                for value, result in zip(node.results, results, strict=True):
+                    stem = value.name or f"{node.source}.{node.op.name.split('.')[1]}".lstrip(".")
+                    graph.replace_uses(value, graph.constant(result, stem))
+                graph.erase(node)
             count.matched += 1
             changed = True
-            for value, result in zip(node.results, results, strict=True):
-                stem = value.name or f"{node.source}.{node.op.name.split('.')[1]}".lstrip(".")
-                graph.replace_uses(value, graph.constant(result, stem))
-            graph.erase(node)
         if changed:
-            graph.prune_weights()
+            context.prune_weights(graph)
         return changed
 
     def _compute(self, node: Node) -> list[Tensor]:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from detc.ir import Attribute, Builder, Constant, Graph, Node, Value
 
 from ..core.base import Context, NoMatch, Pass, attribute
-from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
+from ..rewrite.patterns import Each, Match, NodePattern, Pattern, PatternBuilder
 from ..rewrite.rules import RewriteRule, apply_rules, summaries
 from .batch_norm import (
     AFFINE_RULES,
@@ -51,7 +51,7 @@ class Fuse(Pass):
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
         changed = apply_rules(graph, self._rules(), context)
-        return graph.prune_weights() or changed
+        return context.prune_weights(graph) or changed
 
     def _rules(self) -> list[RewriteRule]:
         rules = [*FUSE_RULES, *(rule for rule in AFFINE_RULES if not isinstance(rule, BatchNormAsAffine))]
@@ -193,47 +193,43 @@ class ScaleIntoProducer(RewriteRule):
 
 
 class MergeParallel(RewriteRule):
-    """conv(x, w1, b1), conv(x, w2, b2)  ->  split(conv(x, cat(w1, w2), cat(b1, b2)))"""
+    """conv(x, w1, b1), conv(x, w2, b2), ...  ->  split(conv(x, cat(w1, w2, ...), cat(b1, b2, ...)))"""
 
     @override
-    def pattern(self, p: PatternBuilder, x: Pattern) -> tuple[NodePattern, NodePattern]:
-        def root(name: str) -> NodePattern:
-            known = p.constant(p.anything())
-            return p.any_of(*CONVOLUTIONS, LINEAR)(x, known, p.optional(known)).named(name)
-
-        return root("first"), root("second")
+    def pattern(self, p: PatternBuilder, x: Pattern, weights: Pattern) -> Each:
+        bias = p.optional(p.constant(p.anything()))
+        layer = p.any_of(*CONVOLUTIONS, LINEAR)(x, p.constant(weights), bias).named("layers")
+        return p.each(layer.having("settings", _settings), same=("x", "settings"), at_least=2)
 
     @override
     def check(self, m: Match) -> None:
-        first, second = m.first, m.second
-        if first.op is not second.op or first.attributes != second.attributes:
-            raise NoMatch("the settings differ")
-        if first.op.name != LINEAR and attribute(first, "groups") != 1:
+        if m.root.op.name != LINEAR and attribute(m.root, "groups") != 1:
             raise NoMatch("the convolution has groups")
-        left, right = (constant(node.operand(1)).data for node in (first, second))
-        if left.shape[1:] != right.shape[1:] or left.dtype != right.dtype:
-            raise NoMatch("the kernels differ in size")
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Sequence[Value]:
-        nodes: tuple[Node, Node] = (m.first, m.second)
-        weights = [constant(node.operand(1)) for node in nodes]
-        rows = tuple(weight.data.shape[0] for weight in weights)
-        stem = (weights[0].name or f"{m.root.source}.weight").removesuffix(".weight")
-        weight = add_folded(b.graph, f"{stem}.weight", torch.cat([w.data for w in weights]))
+        rows = [weight.data.shape[0] for weight in m.weights]
+        stem = (m.weights[0].name or f"{m.root.source}.weight").removesuffix(".weight")
+        weight = add_folded(b.graph, f"{stem}.weight", torch.cat([w.data for w in m.weights]))
         bias: Constant | None = None
-        if any(node.operand_or_none(2) is not None for node in nodes):
-            bias = add_folded(b.graph, f"{stem}.bias", torch.cat([_bias(node) for node in nodes]))
+        if any(layer.operand_or_none(2) is not None for layer in m.layers):
+            bias = add_folded(b.graph, f"{stem}.bias", torch.cat([_bias(layer) for layer in m.layers]))
         made: Value = b.call(m.root.op, m.x, weight, bias, **m.root.attributes)
         axis = made.rank - 1 if m.root.op.name == LINEAR else 1
-        parts: tuple[Value, Value] = b.aten.split_with_sizes(made, split_sizes=rows, dim=axis)
-        return parts
+        split: Sequence[Value] = b.aten.split_with_sizes(made, split_sizes=rows, dim=axis)
+        return split
 
 
-def _bias(node: Node) -> Tensor:
-    bias = node.operand_or_none(2)
-    weight = constant(node.operand(1)).data
+def _bias(layer: Node) -> Tensor:
+    bias = layer.operand_or_none(2)
+    weight = constant(layer.operand(1)).data
     return weight.new_zeros(weight.shape[0]) if bias is None else constant(bias).data
+
+
+def _settings(layer: Node) -> object:
+    """What layers must have in common to be computed as one."""
+    weight = constant(layer.operand(1)).data
+    return layer.op.name, layer.attributes, weight.shape[1:], weight.dtype
 
 
 def _is_number(value: Attribute) -> bool:

@@ -93,28 +93,28 @@ class Conversion(Pass):
         for value in graph.inputs:
             sizes.learn(value)
         refused: list[str] = []
-        stopped = False
-        changed = graph.level != self.level
+        changed = False
         for node in graph:
-            direct = self.is_direct(node)
-            if not direct and (stopped := not context.may_rewrite(node.op.name)):
-                break
-            if not direct:
+            if self.is_direct(node):
+                for result in node.results:
+                    sizes.learn(result)
+                continue
+            with context.rewrite(node.op.name):
+                graph.level = "mixed"
                 start = time.perf_counter()
                 problem = self._convert(graph, node, table, sizes, context)
                 context.count(node.op.name).seconds += time.perf_counter() - start
-                if problem:
-                    refused.append(f"{node.op.name} at {node.source or '(no module path)'}: {problem}")
-                changed = True
-            else:
-                for result in node.results:
-                    sizes.learn(result)
+            changed = True
+            if problem:
+                refused.append(f"{node.op.name} at {node.source or '(no module path)'}: {problem}")
         if refused:
             lines = "\n  ".join(refused)
             raise UnsupportedError(f"{len(refused)} ops have no lowering to {self.target}:\n  {lines}")
-        graph.level = "mixed" if stopped else self.level
-        graph.prune_weights()
-        return changed
+        if graph.level != self.level:
+            with context.rewrite(f"the level {self.level}"):
+                graph.level = self.level
+            changed = True
+        return context.prune_weights(graph) or changed
 
     def _convert(
         self, graph: Graph, node: Node, table: Mapping[str, LoweringRule], sizes: Sizes, context: Context

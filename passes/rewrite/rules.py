@@ -26,8 +26,9 @@ from typing import Any, ClassVar
 
 from detc.ir import Builder, Graph, IRError, Node, TensorType, Value
 
-from ..core.base import Context, NoMatch, RuleCount, erase_if_unused
-from .patterns import Match, NodePattern, Pattern, PatternBuilder, Variable, match_roots
+from ..core.base import Context, NoMatch, RewriteLimit, RuleCount, erase_if_unused
+from .list_patterns import Root, match_roots, root_node
+from .patterns import Each, Match, NodePattern, Pattern, PatternBuilder, Variable
 
 _GAP = 1 << 20
 
@@ -36,8 +37,8 @@ class RewriteRule(ABC):
     """One rewrite. Subclasses say what to look for, when to refuse, and what to build instead.
 
     `pattern(self, p, ...)` returns the root of a pattern, or a tuple of roots; its parameters after `p` are
-    the pattern's variables. The first root is the one that the driver looks for; each further root must share
-    a variable, as a direct operand, with one before it.
+    the pattern's variables. A root is a node, or `p.each` of one. The first root is the one that the driver looks
+    for; each further root must share a variable, as a direct operand, with one before it.
     """
 
     pattern: Callable[..., Any]
@@ -99,7 +100,7 @@ def apply_rules(graph: Graph, rules: Iterable[RewriteRule], context: Context) ->
 @dataclass
 class _Compiled:
     rule: RewriteRule
-    roots: list[NodePattern]
+    roots: list[Root]
     count: RuleCount
 
 
@@ -112,7 +113,7 @@ class _Driver:
         for rule in rules:
             compiled, reach = _compile(rule, context)
             self._reach = max(self._reach, reach)
-            for name in compiled.roots[0].ops:
+            for name in root_node(compiled.roots[0]).ops:
                 self._rules.setdefault(name, []).append(compiled)
         self._order: dict[Node, int] = {}
         self._queue: deque[Node] = deque()
@@ -144,8 +145,8 @@ class _Driver:
     def _apply(self, compiled: _Compiled, node: Node) -> bool:
         graph, rule, count = self._graph, compiled.rule, compiled.count
         count.tried += 1
-        match, found = match_roots(compiled.roots, node, graph)
-        if not found:
+        match = Match(graph)
+        if not match_roots(compiled.roots, node, match):
             count.refused[match.nearest_miss] += 1
             return False
         anchor = min(match.roots, key=self._order.__getitem__)
@@ -163,15 +164,17 @@ class _Driver:
             count.refused[refusal.reason] += 1
             self._take_back(before, anchor, weights)
             return False
-        if not self._context.may_rewrite(rule.name):
+        try:
+            with self._context.rewrite(rule.name):
+                for was, value in zip(old, values, strict=True):
+                    graph.replace_uses(was, value)
+                self._clean_up(match.roots)
+        except RewriteLimit:
             self._take_back(before, anchor, weights)
-            return False
+            raise
         count.matched += 1
         RewriteRule.matched.add(type(rule))
         self._last.append(rule.name)
-        for was, value in zip(old, values, strict=True):
-            graph.replace_uses(was, value)
-        self._clean_up(match.roots)
         for made_node in new:
             self._enqueue(made_node)
         self._enqueue_downstream(values)
@@ -278,9 +281,9 @@ def _compile(rule: RewriteRule, context: Context) -> tuple[_Compiled, int]:
     p = PatternBuilder()
     names = list(inspect.signature(rule.pattern).parameters)[1:]
     built = rule.pattern(p, *(Variable(name) for name in names))
-    roots: list[NodePattern] = []
+    roots: list[Root] = []
     for root in built if isinstance(built, tuple) else (built,):
-        if not isinstance(root, NodePattern):
+        if not isinstance(root, NodePattern | Each):
             kind = "a pattern of a value" if isinstance(root, Pattern) else type(root).__name__
             raise IRError(f"the pattern of {rule.name} must have a node as its root, not {kind}")
         roots.append(root)

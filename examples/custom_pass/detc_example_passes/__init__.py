@@ -71,5 +71,6 @@ class DropOutput(Pass):
             raise InputError(
                 f"there is no output {self.name_of_output!r}; there are {', '.join(graph.outputs)}"
             )
-        graph.set_outputs({name: v for name, v in graph.outputs.items() if name != self.name_of_output})
+        with context.rewrite(f"the output {self.name_of_output}"):
+            graph.set_outputs({name: v for name, v in graph.outputs.items() if name != self.name_of_output})
         return DeadCode().apply(graph, context) or True
