@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 # Type checker and import linter want the packages as they are installed, under one folder `detc`.
 PACKAGE := build/package
-SOURCES := $(shell find driver frontend ir passes backends -name '*.py' -o -name py.typed)
+SOURCES := $(shell find driver frontend ir passes backends -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
 .PHONY: demo test test-caffe2 test-install system bench lint types unit clean
 
