@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, Value
 
-from ..core.base import Context, NoMatch, Pass
+from ..core.base import Context, Pass
 from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
 from ..rewrite.rules import RewriteRule, apply_rules, summaries
 from .anchors import as_before
@@ -58,12 +58,6 @@ class MergeRpnHead(RewriteRule):
             head("delta_weights", "delta_biases").named("deltas"),
         )
         return p.det.grid_proposals(logits, deltas, cells, im_info)
-
-    @override
-    def check(self, m: Match) -> None:
-        for logits, deltas, cells in zip(m.logits, m.deltas, m.cells, strict=True):
-            if deltas.result.shape[1] != logits.result.shape[1] * cells.shape[1]:
-                raise NoMatch("the deltas are not one box for each logit")
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Sequence[Value]:
