@@ -50,7 +50,7 @@ class ExampleShapeEnv(ShapeEnv):
         self._expressions: dict[Symbol | Call, Any] = {}
         self._dims: dict[Any, Dim] = {}
         self._spellings: dict[Any, Any] = {}
-        # A size's expression is asked for through `replace` once there are replacements.
+        # Newer torch asks for a size's expression through `replace` only once there are replacements.
         self._replacements_version_counter = 1
         for atom, example in zip(known, _EXAMPLES, strict=False):
             # A symbol with a known divisor k stands for k times a free one: its multiples are exact.

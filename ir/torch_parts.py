@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QUALNAME_OVERRIDE",
+    "SCRIPT_CLASS",
     "ConstantSource",
     "DimDynamic",
     "FakeTensorMode",
@@ -66,11 +67,13 @@ __all__ = [
     "uninteresting_files",
 ]
 
-NEWEST = "2.14"
+NEWEST = "2.15"
 """The newest torch that detc was tested with. The oldest is the one that it requires."""
 
+SCRIPT_CLASS = "__torch_script_class__"
+"""The attribute of a class that says that torch.jit has compiled it."""
 QUALNAME_OVERRIDE = "_jit_override_qualname"
-"""The attribute of a class that says under which name torch.jit knows it; `qualified_name` reads it."""
+"""The attribute of a class that says under which name torch.jit knows it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class _Call:
         try:
             signature.bind(*range(self.positional), **dict.fromkeys(self.keywords))
         except TypeError:
-            return f"{self.positional} positional arguments"
+            return {0: "no argument", 1: "one argument"}.get(self.positional, f"{self.positional} arguments")
         return None
 
 
@@ -120,7 +123,11 @@ class _Part:
         refused = self.call and self.call.refused_by(found)
         if refused:
             return [f"{self.path} that takes {refused}"]
-        example, lacking = self.example(found), []
+        try:
+            example = self.example(found)
+        except Exception as error:  # anything: torch may have changed in any way
+            return [f"{self.path} that works ({(str(error).splitlines() or [type(error).__name__])[0]})"]
+        lacking: list[str] = []
         for name, call in self.members.items():
             if not hasattr(example, name):
                 lacking.append(f"{self.path}.{name}")
@@ -156,7 +163,6 @@ _PARTS = {
             "create_symbol": _Call(3, ("positive", "do_not_specialize_zero_one")),
             "create_symintnode": _Call(1, ("hint",)),
             "_suppress_guards_tls": _Call(0),
-            "_replacements_version_counter": None,
             # ExampleShapeEnv overrides these.
             "replace": _Call(1),
             "evaluate_expr": _Call(1, ("hint",)),

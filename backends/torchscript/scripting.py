@@ -63,13 +63,13 @@ def standing_in(classes: Mapping[type, type]) -> Iterator[None]:
     """Within the block torch.jit compiles, for each class, the other in its stead."""
     try:
         for original, stand_in in classes.items():
-            original.__torch_script_class__ = True  # type: ignore[attr-defined]
+            setattr(original, torch_parts.SCRIPT_CLASS, True)
             setattr(original, torch_parts.QUALNAME_OVERRIDE, torch_parts.qualified_name(stand_in))
         _forget_compiled()
         yield
     finally:
         for original in classes:
-            for name in ("__torch_script_class__", torch_parts.QUALNAME_OVERRIDE):
+            for name in (torch_parts.SCRIPT_CLASS, torch_parts.QUALNAME_OVERRIDE):
                 if name in vars(original):
                     delattr(original, name)
         _forget_compiled()
