@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from detc.ir import Condition, Graph, SymExpr, TensorType, UnsupportedError, evaluate, run
+from detc.ir import Condition, Graph, SymExpr, TensorType, UnsupportedError, evaluate, run, torch_parts
 from detc.ir.symbolic import SymbolicShapes
 from detc.ir.types import type_symbols
 
@@ -47,7 +46,7 @@ class Trial:
             return False
         try:
             with torch.no_grad():
-                wanted = pytree.tree_leaves(self.function(*inputs.values()))
+                wanted = torch_parts.tree_leaves(self.function(*inputs.values()))
         except Exception:  # whatever a stranger's code raises for a size that it does not take
             return None
         try:

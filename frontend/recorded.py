@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
-from detc.ir import Builder, Dim, IRError, SymExpr, UnsupportedError, Value, freeze
+from detc.ir import Builder, Dim, IRError, SymExpr, UnsupportedError, Value, freeze, torch_parts
 from detc.ir.aten import (
     default_of,
     flat_results,
@@ -135,7 +135,7 @@ class RecordedImport:
                 self._note_view(node, source)
             return
         overload = node.target
-        if not isinstance(overload, torch._ops.OpOverload):
+        if not isinstance(overload, torch_parts.OpOverload):
             if result is None or isinstance(result, torch.SymBool | torch.SymFloat | bool | float):
                 self.values[node] = result
                 return
@@ -143,12 +143,12 @@ class RecordedImport:
         if overload_name(overload) in _NO_EFFECT_ON_VALUES:
             return
         if result is None:
-            if overload._schema.is_mutable:
+            if torch_parts.schema(overload).is_mutable:
                 raise UnsupportedError(
                     f"{self._source(node)}: {overload_name(overload)} has no place in the IR"
                 )
             return
-        if overload._schema.is_mutable:
+        if torch_parts.schema(overload).is_mutable:
             self._mutation(node, overload)
         else:
             self.values[node] = self._emit(node, overload)
@@ -164,14 +164,18 @@ class RecordedImport:
         """What a view is, of what it is a view of now."""
         if getattr(node.target, "__name__", "") == "getitem":
             return self._read(node.args[0])[node.args[1]]
-        assert isinstance(node.target, torch._ops.OpOverload)
-        return self._read(node.args[0]) if node.target._schema.is_mutable else self._emit(node, node.target)
+        assert isinstance(node.target, torch_parts.OpOverload)
+        return (
+            self._read(node.args[0])
+            if torch_parts.schema(node.target).is_mutable
+            else self._emit(node, node.target)
+        )
 
     def _note_view(self, node: FxNode, of: FxNode) -> None:
         self.viewed[node] = of
         self.views.setdefault(of, []).append(node)
 
-    def _mutation(self, node: FxNode, overload: torch._ops.OpOverload) -> None:
+    def _mutation(self, node: FxNode, overload: torch_parts.OpOverload) -> None:
         """An in-place operator becomes the plain one; later uses of the tensor, and of what shares its data, see it."""
         changed = node.args[0]
         functional = _out_of_place(overload)
@@ -205,8 +209,8 @@ class RecordedImport:
         made_by, whole = view.target, self._read(viewed)
         if getattr(made_by, "__name__", "") == "getitem":
             return [value if i == view.args[1] else part for i, part in enumerate(whole)]
-        assert isinstance(made_by, torch._ops.OpOverload)
-        if made_by._schema.is_mutable:
+        assert isinstance(made_by, torch_parts.OpOverload)
+        if torch_parts.schema(made_by).is_mutable:
             return value
         _, attributes = self._arguments(view, made_by)
         before, now = self.values[view], value
@@ -224,14 +228,14 @@ class RecordedImport:
             self.stale.add(view)
             self._outdate(view)
 
-    def _note_alias(self, node: FxNode, overload: torch._ops.OpOverload) -> None:
-        for argument, given in zip(overload._schema.arguments, node.args, strict=False):
+    def _note_alias(self, node: FxNode, overload: torch_parts.OpOverload) -> None:
+        for argument, given in zip(torch_parts.schema(overload).arguments, node.args, strict=False):
             if may_share(argument, overload) and isinstance(given, FxNode):
                 if share_storage(node.meta["val"], given.meta.get("val")):
                     self._note_view(node, given)
                 return
 
-    def _emit(self, node: FxNode, overload: torch._ops.OpOverload) -> Any:
+    def _emit(self, node: FxNode, overload: torch_parts.OpOverload) -> Any:
         operands, attributes = self._arguments(node, overload)
         op = get_op(overload_name(overload))
         results = flat_results(node.meta["val"])
@@ -243,11 +247,11 @@ class RecordedImport:
             return made.results[0]
         return list(made.results)
 
-    def _arguments(self, node: FxNode, overload: torch._ops.OpOverload) -> tuple[list[Any], dict[str, Any]]:
+    def _arguments(self, node: FxNode, overload: torch_parts.OpOverload) -> tuple[list[Any], dict[str, Any]]:
         operands: list[Any] = []
         attributes: dict[str, Any] = {}
         given: Mapping[str, Any] = node.kwargs
-        for position, argument in enumerate(overload._schema.arguments):
+        for position, argument in enumerate(torch_parts.schema(overload).arguments):
             if position < len(node.args):
                 value = self._read(node.args[position])
             elif argument.name in given:
@@ -270,7 +274,7 @@ class RecordedImport:
         return operands, attributes
 
 
-def _is_default(overload: torch._ops.OpOverload, argument: Any, value: Any) -> bool:
+def _is_default(overload: torch_parts.OpOverload, argument: Any, value: Any) -> bool:
     if argument.name in inert_arguments(overload):
         return True
     default = default_of(overload, argument)
@@ -279,9 +283,9 @@ def _is_default(overload: torch._ops.OpOverload, argument: Any, value: Any) -> b
     return type(value) is type(default) and bool(value == default)
 
 
-def _out_of_place(overload: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+def _out_of_place(overload: torch_parts.OpOverload) -> torch_parts.OpOverload | None:
     """`aten.relu` for `aten.relu_`, None where torch has no such twin."""
     namespace, base, *rest = overload_name(overload).split(".")
-    if not base.endswith("_") or overload._schema.arguments[0].alias_info is None:
+    if not base.endswith("_") or torch_parts.schema(overload).arguments[0].alias_info is None:
         return None
     return overload_of(".".join([namespace, base[:-1], *rest]))

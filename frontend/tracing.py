@@ -13,12 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.fx import traceback as fx_traceback
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
-from detc.ir import Builder, DetcError, Graph, TensorType, UnsupportedError, Value
-from detc.ir.shape_env import SizeGrows, SizeIsNoNumber
+from detc.ir import Builder, DetcError, Graph, TensorType, UnsupportedError, Value, torch_parts
+from detc.ir.errors import SizeGrows, SizeIsNoNumber
 from detc.ir.symbolic import SymbolicShapes
 from detc.ir.types import type_symbols
 
@@ -43,7 +40,7 @@ def trace(
     Errors:
         UnsupportedError: the function is no pure function of tensors, or looks at their data.
     """
-    leaves, structure = pytree.tree_flatten(inputs, is_leaf=lambda x: isinstance(x, Value))
+    leaves, structure = torch_parts.tree_flatten(inputs, is_leaf=lambda x: isinstance(x, Value))
     values = [leaf for leaf in leaves if isinstance(leaf, Value)]
     if any(not isinstance(value.type, TensorType) for value in values):
         name = type(function).__qualname__
@@ -56,8 +53,8 @@ def trace(
     def flat(*tensors: torch.Tensor) -> list[Any]:
         waiting = iter(tensors)
         arguments = [next(waiting) if isinstance(leaf, Value) else leaf for leaf in leaves]
-        outputs = function(*pytree.tree_unflatten(arguments, structure))
-        flat_outputs, tree = pytree.tree_flatten(outputs)
+        outputs = function(*torch_parts.tree_unflatten(arguments, structure))
+        flat_outputs, tree = torch_parts.tree_flatten(outputs)
         output_structure.append(tree)
         return flat_outputs
 
@@ -101,16 +98,18 @@ def trace(
         ) from None
     made_of = output_structure[-1]
     note_branches(builder.graph, record.world, path, trial)
-    return pytree.tree_unflatten(outputs, made_of)
+    return torch_parts.tree_unflatten(outputs, made_of)
 
 
 def _record(
     flat: Callable[..., Any], fakes: list[torch.Tensor], root: nn.Module, path: str, pre_dispatch: bool = True
 ) -> GraphModule:
     # Before dispatch, conv2d, linear and batch_norm are still one operator each.
-    tracer = make_fx(flat, tracing_mode="symbolic", pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True)
+    tracer = torch_parts.make_fx(
+        flat, tracing_mode="symbolic", pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True
+    )
     try:
-        with torch.no_grad(), fx_traceback.preserve_node_meta(), _module_paths(root, path):
+        with torch.no_grad(), torch_parts.preserve_node_meta(), _module_paths(root, path):
             return tracer(*fakes)
     except DetcError:
         raise
@@ -127,7 +126,7 @@ def _module_paths(root: nn.Module, path: str) -> Iterator[None]:
     """While active, each recorded node carries the path of the module that is running."""
     names = {id(module): name for name, module in root.named_modules()}
     stack = [path]
-    meta = fx_traceback.get_current_meta()
+    meta = torch_parts.get_current_meta()
 
     def enter(module: nn.Module, _: Any) -> None:
         stack.append(names.get(id(module), stack[-1]))

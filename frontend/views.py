@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detc.ir import Builder, Value
+from detc.ir import Builder, Value, torch_parts
 from detc.ir.aten import overload_name
 
 _SAME = ("alias", "detach", "contiguous", "to", "view_as", "expand_as")
@@ -15,7 +15,7 @@ _SHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze",
 _SWAPS = ("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "matrix_H", "adjoint")
 
 
-def may_share(argument: torch.Argument, overload: torch._ops.OpOverload) -> bool:
+def may_share(argument: torch.Argument, overload: torch_parts.OpOverload) -> bool:
     """Whether the operator's result can be a view of that argument."""
     return argument.alias_info is not None or overload.name().startswith(("aten::reshape", "aten::to."))
 
@@ -23,9 +23,9 @@ def may_share(argument: torch.Argument, overload: torch._ops.OpOverload) -> bool
 def share_storage(left: Any, right: Any) -> bool:
     """Whether two recorded (lists of) fake tensors are views of the same data."""
     first, second = _first(left), _first(right)
-    return (
-        first is None or second is None or first.untyped_storage()._cdata == second.untyped_storage()._cdata
-    )
+    if first is None or second is None:
+        return True
+    return torch_parts.storage_key(first) == torch_parts.storage_key(second)
 
 
 def _first(fake: Any) -> torch.Tensor | None:
@@ -36,7 +36,7 @@ def _first(fake: Any) -> torch.Tensor | None:
 
 def put_back(
     build: Builder,
-    overload: torch._ops.OpOverload,
+    overload: torch_parts.OpOverload,
     attributes: Mapping[str, Any],
     whole: Value,
     parts: Sequence[Value],

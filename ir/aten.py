@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
+from . import torch_parts
 from .aten_shapes import quick_types
 from .builder import operand_types
 from .dims import Symbol
 from .equality import attribute_key
-from .errors import IRError
+from .errors import DetcError, IRError, SizeIsNoNumber
 from .node import Attribute, Operand, attribute_symbols
 from .ops import Op, OperandType, Parameter, register_dialect
-from .shape_env import SizeIsNoNumber
 from .symbolic import SymbolicShapes
 from .types import TensorType, Type, type_symbols
 
@@ -42,12 +42,12 @@ def operand_kind(argument: Any) -> tuple[bool, bool] | None:
     return None
 
 
-def inert_arguments(overload: torch._ops.OpOverload) -> Mapping[str, Any]:
+def inert_arguments(overload: torch_parts.OpOverload) -> Mapping[str, Any]:
     """Arguments that do not matter at inference, with the value that they are taken to have."""
-    return _INERT_ARGUMENTS.get(overload._schema.name, {})
+    return _INERT_ARGUMENTS.get(torch_parts.schema(overload).name, {})
 
 
-def default_of(overload: torch._ops.OpOverload, argument: Any) -> Any:
+def default_of(overload: torch_parts.OpOverload, argument: Any) -> Any:
     """The value that a left-out argument has, `inspect.Parameter.empty` where it must be given."""
     inert = inert_arguments(overload)
     if argument.name in inert:
@@ -57,14 +57,14 @@ def default_of(overload: torch._ops.OpOverload, argument: Any) -> Any:
     return None if str(argument.type).startswith("Optional[") else inspect.Parameter.empty
 
 
-def overload_name(overload: torch._ops.OpOverload) -> str:
+def overload_name(overload: torch_parts.OpOverload) -> str:
     """The op's name in the IR: `aten.add.Tensor`, and `aten.relu` for a default overload."""
-    namespace, _, base = overload._schema.name.partition("::")
-    name = overload._overloadname
-    return f"{namespace}.{base}" if name == "default" else f"{namespace}.{base}.{name}"
+    schema = torch_parts.schema(overload)
+    name = schema.name.replace("::", ".")
+    return f"{name}.{schema.overload_name}" if schema.overload_name else name
 
 
-def overload_of(name: str) -> torch._ops.OpOverload | None:
+def overload_of(name: str) -> torch_parts.OpOverload | None:
     """The torch operator behind an op's name, None if torch has none of that name."""
     namespace, base, *rest = name.split(".")
     try:
@@ -72,17 +72,17 @@ def overload_of(name: str) -> torch._ops.OpOverload | None:
         overload = getattr(packet, rest[0] if rest else "default")
     except AttributeError:
         return None
-    return overload if isinstance(overload, torch._ops.OpOverload) else None
+    return overload if isinstance(overload, torch_parts.OpOverload) else None
 
 
 def call_arguments(
-    overload: torch._ops.OpOverload, operands: Sequence[Any], attributes: Mapping[str, Any]
+    overload: torch_parts.OpOverload, operands: Sequence[Any], attributes: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments for the torch operator."""
     waiting = list(operands)
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    for argument in overload._schema.arguments:
+    for argument in torch_parts.schema(overload).arguments:
         if argument.name in attributes:
             value = attributes[argument.name]
         elif operand_kind(argument) is not None and waiting:
@@ -109,7 +109,7 @@ def flat_results(result: Any) -> list[torch.Tensor]:
     raise IRError(f"an operator returned {type(result).__name__}, not tensors")
 
 
-def _make_body(overload: torch._ops.OpOverload) -> Callable[..., Any]:
+def _make_body(overload: torch_parts.OpOverload) -> Callable[..., Any]:
     def body(*operands: Any, **attributes: Any) -> Any:
         positional, keywords = call_arguments(overload, operands, attributes)
         results = flat_results(overload(*positional, **keywords))
@@ -139,7 +139,7 @@ def remember_types(
     _inferred.setdefault(key, list(types))
 
 
-def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
+def _make_infer(overload: torch_parts.OpOverload) -> Callable[..., list[Type]]:
     name = overload_name(overload)
 
     def infer(*operands: OperandType, **attributes: Attribute) -> list[Type]:
@@ -158,7 +158,7 @@ def _make_infer(overload: torch._ops.OpOverload) -> Callable[..., list[Type]]:
 
 
 def torchs_types(
-    overload: torch._ops.OpOverload, operands: Sequence[OperandType], attributes: Mapping[str, Attribute]
+    overload: torch_parts.OpOverload, operands: Sequence[OperandType], attributes: Mapping[str, Attribute]
 ) -> list[Type]:
     """The result types by torch's own shape propagation; sizes that depend on data are `Fresh`.
 
@@ -189,7 +189,7 @@ def torchs_types(
             results = flat_results(overload(*positional, **keywords))
     except SizeIsNoNumber as error:
         raise IRError(f"{overload_name(overload)} needs the size {error.size} as a number") from None
-    except IRError:
+    except DetcError:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()
@@ -209,9 +209,10 @@ def _resolve(name: str) -> Op | None:
     overload = overload_of(name)
     if overload is None:
         return None
+    schema = torch_parts.schema(overload)
     operands: list[Parameter] = []
     attributes: dict[str, Any] = {}
-    for argument in overload._schema.arguments:
+    for argument in schema.arguments:
         kind = operand_kind(argument)
         if kind is not None:
             operands.append(Parameter(argument.name, *kind))
@@ -223,8 +224,8 @@ def _resolve(name: str) -> Op | None:
         attributes,
         _make_body(overload),
         _make_infer(overload),
-        doc=f"torch's {overload._schema}",
-        has_effects=overload._schema.is_mutable,
+        doc=f"torch's {schema}",
+        has_effects=schema.is_mutable,
         is_random=torch.Tag.nondeterministic_seeded in overload.tags,
     )
 

@@ -40,3 +40,21 @@ class VerificationError(IRError):
 
 class ParseError(IRError):
     """IR text that does not parse. The message gives line and column."""
+
+
+class SizeIsNoNumber(IRError):
+    """Code wants a symbolic size as a number: `int(size)`, `range(size)`, or an operator that takes numbers only."""
+
+    def __init__(self, size: str, where: str) -> None:
+        super().__init__(f"{where} needs the size {size} as a number")
+        self.size = size
+        self.where = where
+
+
+class SizeGrows(IRError):
+    """A size is computed from sizes again and again, and nothing of it cancels."""
+
+    def __init__(self, size: str, where: str) -> None:
+        super().__init__(f"{where} computes a size with {len(size)} characters: {size[:60]}...")
+        self.size = size
+        self.where = where

@@ -18,14 +18,12 @@ from typing import Any
 import sympy
 import torch
 from sympy.core.function import Application
-from torch._dynamo.source import ConstantSource
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, uninteresting_files
-from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from .dims import Call, Dim, Symbol, SymExpr, evaluate, floor_div, symbol
-from .errors import IRError
+from .errors import IRError, SizeGrows, SizeIsNoNumber
 from .ops import Fresh
 from .sympy_dims import dim_from_sympy, ratio_from_sympy
+from .torch_parts import ConstantSource, DimDynamic, ShapeEnv, SymT, symbol_is_type, uninteresting_files
 
 # Torch decides a question about sizes (is this dimension 1? are these two equal?) on example values. Large
 # primes that differ from each other give the answer that holds for sizes in general, and no size of the
@@ -34,24 +32,6 @@ _EXAMPLES = [p for p in range(1009, 4000) if all(p % q for q in range(2, 64))]
 _TORCH = tuple(f"{path}/" for path in torch.__path__)
 _LONGEST = 2_000
 """Characters in the text of a size: those of real networks have some tens."""
-
-
-class SizeIsNoNumber(IRError):
-    """Code wants a symbolic size as a number: `int(size)`, `range(size)`, or an operator that takes numbers only."""
-
-    def __init__(self, size: str, where: str) -> None:
-        super().__init__(f"{where} needs the size {size} as a number")
-        self.size = size
-        self.where = where
-
-
-class SizeGrows(IRError):
-    """A size is computed from sizes again and again, and nothing of it cancels."""
-
-    def __init__(self, size: str, where: str) -> None:
-        super().__init__(f"{where} computes a size with {len(size)} characters: {size[:60]}...")
-        self.size = size
-        self.where = where
 
 
 class ExampleShapeEnv(ShapeEnv):
@@ -70,7 +50,7 @@ class ExampleShapeEnv(ShapeEnv):
         self._expressions: dict[Symbol | Call, Any] = {}
         self._dims: dict[Any, Dim] = {}
         self._spellings: dict[Any, Any] = {}
-        # A size's expression is asked for through `replace` once there are replacements.
+        # Newer torch asks for a size's expression through `replace` only once there are replacements.
         self._replacements_version_counter = 1
         for atom, example in zip(known, _EXAMPLES, strict=False):
             # A symbol with a known divisor k stands for k times a free one: its multiples are exact.

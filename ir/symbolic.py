@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
-from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from . import torch_parts
 from .conditions import Condition
 from .dims import Dim, Symbol, SymExpr
 from .errors import IRError
 from .node import Attribute
-from .shape_env import ExampleShapeEnv
 from .types import DTYPE_NAMES, TensorType
 
 _RELATIONS = {
@@ -31,8 +29,11 @@ class SymbolicShapes:
     """One world of symbolic sizes: a fake-tensor mode in which each IR symbol is a torch.SymInt."""
 
     def __init__(self, symbols: Iterable[Symbol]) -> None:
+        # Only who traces or infers sizes needs torch's parts that it derives from.
+        from .shape_env import ExampleShapeEnv  # noqa: PLC0415
+
         self._env = ExampleShapeEnv(symbols)
-        self.mode = FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
+        self.mode = torch_parts.FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
 
     def tensor(self, type: TensorType) -> torch.Tensor:
         """A fake tensor of that type."""
@@ -54,12 +55,12 @@ class SymbolicShapes:
     def dim(self, size: Any) -> Dim:
         """An int or torch.SymInt as a dimension."""
         if isinstance(size, torch.SymInt):
-            return self._env.dim(size.node.expr)
+            return self._env.dim(torch_parts.expression(size))
         return int(size)
 
     def ratio(self, number: torch.SymFloat) -> tuple[Dim, Dim]:
         """A real number computed from sizes as a fraction of two."""
-        return self._env.ratio(number.node.expr)
+        return self._env.ratio(torch_parts.expression(number))
 
     def type(self, tensor: torch.Tensor) -> TensorType:
         """A fake tensor's type."""
@@ -71,7 +72,7 @@ class SymbolicShapes:
         """A context in which torch computes on fake tensors."""
         stack = ExitStack()
         # Without it some conversions run in C++, which asks for the sizes as numbers.
-        stack.enter_context(enable_python_dispatcher())
+        stack.enter_context(torch_parts.enable_python_dispatcher())
         stack.enter_context(self.mode)
         return stack
 

@@ -21,7 +21,6 @@ import torchvision  # noqa: F401  (registers its operators)
 from torch import Tensor, nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
-from torch.utils._sympy.value_ranges import ValueRanges
 
 from detc.backends.metadata import metadata
 from detc.ir import (
@@ -35,6 +34,7 @@ from detc.ir import (
     bind_inputs,
     evaluate,
     parse_type,
+    torch_parts,
 )
 from detc.ir.files import atomic_write
 from detc.ir.types import type_symbols
@@ -165,10 +165,10 @@ def _allow_empty_nms(program: ExportedProgram) -> None:
                 for check in list(size.users):
                     if check.target is operator.ge and check.args[1] == 2:
                         check.args = (size, 0)
-                known = size.meta["val"].node.expr
+                known = torch_parts.expression(size.meta["val"])
                 limits = program.range_constraints.get(known)
                 if limits is not None:
-                    program.range_constraints[known] = ValueRanges(0, limits.upper)
+                    program.range_constraints[known] = type(limits)(0, limits.upper)
     program.graph_module.recompile()
 
 

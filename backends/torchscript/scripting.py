@@ -14,10 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.jit._recursive import concrete_type_store
-from torch.jit._state import _jit_caching_layer
 
-from detc.ir import InputError
+from detc.ir import InputError, torch_parts
 
 _numbers = itertools.count(1)
 
@@ -30,12 +28,12 @@ def is_tracing() -> bool:
 @contextmanager
 def tracing_paused() -> Iterator[None]:
     """Within the block torch.jit.trace records nothing."""
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    state = torch_parts.get_tracing_state()
+    torch_parts.set_tracing_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch_parts.set_tracing_state(state)
 
 
 @contextmanager
@@ -65,13 +63,13 @@ def standing_in(classes: Mapping[type, type]) -> Iterator[None]:
     """Within the block torch.jit compiles, for each class, the other in its stead."""
     try:
         for original, stand_in in classes.items():
-            original.__torch_script_class__ = True  # type: ignore[attr-defined]
-            original._jit_override_qualname = torch._jit_internal._qualified_name(stand_in)  # type: ignore[attr-defined]
+            setattr(original, torch_parts.SCRIPT_CLASS, True)
+            setattr(original, torch_parts.QUALNAME_OVERRIDE, torch_parts.qualified_name(stand_in))
         _forget_compiled()
         yield
     finally:
         for original in classes:
-            for name in ("__torch_script_class__", "_jit_override_qualname"):
+            for name in (torch_parts.SCRIPT_CLASS, torch_parts.QUALNAME_OVERRIDE):
                 if name in vars(original):
                     delattr(original, name)
         _forget_compiled()
@@ -79,8 +77,8 @@ def standing_in(classes: Mapping[type, type]) -> Iterator[None]:
 
 def _forget_compiled() -> None:
     # torch.jit shares what it compiled among modules of one class: that was for other classes then.
-    concrete_type_store.type_store.clear()
-    _jit_caching_layer.clear()
+    torch_parts.concrete_type_store.type_store.clear()
+    torch_parts.jit_caching_layer.clear()
 
 
 @contextmanager
@@ -134,10 +132,9 @@ def dump_torchscript_IR(
         raise InputError(
             f"dump_torchscript_IR takes what torch.jit.trace or torch.jit.script gave, not {type(model).__name__}"
         )
-    inner = getattr(model, "_actual_script_module", model)
     files = {
-        "model_ts_code.txt": str(model.code) if function else "".join(_code(inner)),
-        "model_ts_IR.txt": str(model.graph) if function else inner._c.dump_to_str(True, False, False),
+        "model_ts_code.txt": str(model.code) if function else "".join(_code(model)),
+        "model_ts_IR.txt": str(model.graph) if function else torch_parts.script_text(model),
         "model_ts_IR_inlined.txt": str(model.inlined_graph),
     }
     if not function:
@@ -153,10 +150,7 @@ def dump_torchscript_IR(
 
 def _code(module: torch.jit.ScriptModule) -> Iterator[str]:
     for name, child in module.named_modules():
-        part = getattr(child, "_actual_script_module", child)
-        compiled = getattr(part, "_c", None)
-        names = compiled._method_names() if compiled is not None else []
-        methods = [compiled._get_method(method) for method in names]
-        yield f"# {name or 'the whole model'}: {getattr(part, 'original_name', type(part).__name__)}\n"
+        methods = torch_parts.script_methods(child) if isinstance(child, torch.jit.ScriptModule) else []
+        yield f"# {name or 'the whole model'}: {getattr(child, 'original_name', type(child).__name__)}\n"
         yield from (f"{method.code}\n" for method in methods)
         yield "" if methods else "# no code of its own\n\n"

@@ -34,6 +34,7 @@ from detc.ir import (
     TensorType,
     Value,
     symbol,
+    torch_parts,
 )
 from detc.ir.aten import call_arguments, operand_kind, overload_of
 from detc.ir.dims import Call, Symbol
@@ -135,7 +136,7 @@ class _Writer:
             suffix = "_"
         base = node.op.name.split(".")[1]
         call = f"{node.op.dialect}.{base}{suffix}({', '.join(arguments)})"
-        returns = overload._schema.returns
+        returns = torch_parts.schema(overload).returns
         if len(node.results) == 1 and str(returns[0].type) == "List[Tensor]":
             return f"{call}[0]"
         if len(node.results) < len(returns):
@@ -155,10 +156,10 @@ class _Writer:
         attributes = [f"{name}={self._attribute(value)}" for name, value in node.attributes.items()]
         return f"functions.{node.op.name.split('.')[1]}({', '.join([*operands, *attributes])})"
 
-    def _arguments(self, node: Node, overload: torch._ops.OpOverload) -> list[str]:
+    def _arguments(self, node: Node, overload: torch_parts.OpOverload) -> list[str]:
         """The call's arguments; what has its default value is left out."""
         positional, keywords = call_arguments(overload, node.operands, node.attributes)
-        schema = overload._schema.arguments
+        schema = torch_parts.schema(overload).arguments
         values = dict(zip((a.name for a in schema if not a.kwarg_only), positional, strict=True)) | keywords
         written: list[str] = []
         by_name = False

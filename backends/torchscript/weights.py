@@ -16,7 +16,7 @@ def module_tree(weights: Mapping[tuple[str, ...], Tensor]) -> nn.Module:
     for (*parents, name), tensor in weights.items():
         module = root
         for parent in parents:
-            if parent not in module._modules:
+            if parent not in dict(module.named_children()):
                 module.add_module(parent, _new_module("Weights"))
             module = module.get_submodule(parent)
         data = tensor.detach()

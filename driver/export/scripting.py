@@ -150,14 +150,14 @@ def _replaced(model: nn.Module, stand_ins: Mapping[str, nn.Module]) -> Iterator[
     if "" in stand_ins:
         yield stand_ins[""]
         return
-    kept: list[tuple[dict[str, Any], str, Any]] = []
+    kept: list[tuple[nn.Module, str, nn.Module]] = []
     try:
         for path, module in stand_ins.items():
             parent, _, name = path.rpartition(".")
-            children = model.get_submodule(parent)._modules
-            kept.append((children, name, children[name]))
-            children[name] = module
+            owner = model.get_submodule(parent)
+            kept.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, module)
         yield model
     finally:
-        for children, name, module in reversed(kept):
-            children[name] = module
+        for owner, name, module in reversed(kept):
+            setattr(owner, name, module)

@@ -23,7 +23,7 @@ class BufferList(nn.Module):
             self.register_buffer(str(index), buffer, persistent=False)
 
     def __len__(self) -> int:
-        return len(self._buffers)
+        return len(list(self.buffers()))
 
     def __iter__(self) -> Iterator[Tensor]:
         for _, buffer in self.named_buffers():

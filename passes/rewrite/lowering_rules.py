@@ -6,9 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import torch
-
-from detc.ir import Builder, IRError, Node, Value
+from detc.ir import Builder, IRError, Node, Value, torch_parts
 from detc.ir.aten import call_arguments, overload_of
 from detc.ir.dialects.box_forms import ROTATED
 
@@ -46,11 +44,11 @@ class RuleTable(dict[str, LoweringRule]):
 
 
 @lru_cache(maxsize=1024)
-def _argument_names(name: str) -> tuple[torch._ops.OpOverload, tuple[str, ...]]:
+def _argument_names(name: str) -> tuple[torch_parts.OpOverload, tuple[str, ...]]:
     overload = overload_of(name)
     if overload is None:
         raise IRError(f"{name} is no operator of torch")
-    return overload, tuple(a.name for a in overload._schema.arguments if not a.kwarg_only)
+    return overload, tuple(a.name for a in torch_parts.schema(overload).arguments if not a.kwarg_only)
 
 
 def arguments(node: Node) -> dict[str, Any]:
