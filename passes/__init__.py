@@ -59,7 +59,7 @@ from .generic.cleanup import CommonSubexpressions, DeadCode
 from .generic.constants import FoldConstants
 from .generic.fuse import Fuse
 from .rewrite.conversion import Conversion, LoweringRule, Sizes
-from .rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
+from .rewrite.patterns import Each, Match, NodePattern, Pattern, PatternBuilder
 from .rewrite.rules import RewriteRule, apply_rules, summaries
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "DetectionReport",
     "DivergenceError",
     "DumpIR",
+    "Each",
     "ExpensiveChecks",
     "FlattenInstances",
     "FoldBatchNorm",
