@@ -140,7 +140,7 @@ def attribute(node: Node, name: str) -> Attribute:
 
 def erase_if_unused(graph: Graph, node: Node) -> bool:
     """Erase a node whose results nothing uses. Returns whether it did."""
-    if node.op.has_effects or any(r.is_used or graph.is_output(r) for r in node.results):
+    if node.op.has_effects or node.is_used:
         return False
     graph.erase(node)
     return True

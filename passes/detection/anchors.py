@@ -68,7 +68,6 @@ class FuseAnchors(Pass):
             **node.attributes,
         )
         for old, new in zip(node.results, results, strict=True):
-            new.type = old.type
             graph.replace_uses(old, new)
         graph.erase(node)
         for producer in producers:

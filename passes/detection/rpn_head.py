@@ -67,7 +67,6 @@ def _fuse(graph: Graph, node: Node, context: Context) -> None:
             maps.append(build.aten.conv2d(logits.operand(0), *fused[key]))
     results = build.det.dense_proposals(maps, cells, node.operand(3), **node.attributes)
     for old, new in zip(node.results, results, strict=True):
-        new.type = old.type
         graph.replace_uses(old, new)
     graph.erase(node)
     for pair in pairs:
@@ -80,7 +79,7 @@ def _head(graph: Graph, value: Value) -> Node:
     node = value.producer
     if node is None or node.op.name != "aten.conv2d" or node.attributes:
         raise NoMatch("a map comes from no plain convolution")
-    if len(value.users) != 1 or graph.is_output(value):
+    if value.only_user is None:
         raise NoMatch("a map has other uses")
     constants = [node.operand_or_none(i) for i in (1, 2)]
     if not all(isinstance(c, Constant) for c in constants) or node.operand(1).shape[2:] != (1, 1):

@@ -127,7 +127,7 @@ class NodePattern(Pattern):
         if node.op.name not in self.ops:
             match.miss(f"expected {self}, found {node.op.name}")
             return
-        if self._once and not _used_once(match.graph, node):
+        if self._once and not _used_once(node):
             match.miss(f"the result of {node.op.name} is used elsewhere")
             return
         match.nodes[self] = node
@@ -362,8 +362,8 @@ class Match:
             self._miss = (len(self.nodes), reason)
 
     def is_single_use(self, value: Value) -> bool:
-        """Whether one node uses the value, and no output does."""
-        return len(value.users) == 1 and not self.graph.is_output(value)
+        """Whether one node uses the value, and nothing else."""
+        return value.only_user is not None
 
 
 def match_roots(roots: Sequence[NodePattern], node: Node, graph: Graph) -> tuple[Match, bool]:
@@ -454,9 +454,9 @@ def _equal_attribute(expected: Any, value: Attribute) -> bool:
     return bool(expected == value)
 
 
-def _used_once(graph: Graph, node: Node) -> bool:
-    users = {user for result in node.results for user in result.users}
-    return len(users) == 1 and not any(graph.is_output(result) for result in node.results)
+def _used_once(node: Node) -> bool:
+    users = {result.only_user for result in node.results if result.is_used}
+    return len(users) == 1 and None not in users
 
 
 def _described(operand: Operand) -> str:
