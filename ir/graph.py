@@ -21,6 +21,10 @@ from .node import LITERAL_LIMIT, Constant, Node, Value, map_operands
 from .sizes import SizeIndex
 from .types import Type, substitute_type
 
+_GAP = 1 << 128
+_SHARE = 16
+"""Of the numbers between two nodes this part goes to one in between: most follow it there, before the same node."""
+
 
 class Graph:
     """A list of nodes with inputs, named outputs and named weights.
@@ -33,8 +37,7 @@ class Graph:
     - A size in a result's type is none by itself. By the rule above it comes with an operand or with an attribute,
       which are uses, or the node itself brings it in.
     - `replace_uses` makes the sizes of both values the same. A name that a node brought in gives way, the younger of
-      two; an input's never does. Where several nodes bring in one size, it comes from the first of them, and after
-      `replace_uses` no longer from the one whose value was replaced.
+      two; an input's never does. Where several nodes bring in one size, it comes from the first of them.
 
     Attributes:
         sizes: where each named size comes from and what uses it.
@@ -155,6 +158,7 @@ class Graph:
     def _place(self, node: Node, previous: Node | None, following: Node | None) -> None:
         node.graph = self
         node._previous, node._next = previous, following
+        node._order = _order_between(previous, following)
         if previous is None:
             self._first = node
         else:
@@ -164,6 +168,9 @@ class Graph:
         else:
             following._previous = node
         self._count += 1
+        if previous is not None and node._order == previous._order:
+            for place, other in enumerate(self):
+                other._order = place * _GAP
 
     def _unlink(self, node: Node) -> None:
         if node._previous is None:
@@ -265,8 +272,6 @@ class Graph:
             user.replace_operand(old, new)
         if old.is_output:
             self.set_outputs({name: new if v is old else v for name, v in self._outputs.items()})
-        if old.producer is not None and old.producer.graph is self:
-            self.sizes.hand_over(old.producer)
         if not new.name and new.producer is not None:
             new.name = old.name
 
@@ -370,3 +375,12 @@ class Graph:
         from .printer import print_graph  # noqa: PLC0415
 
         return print_graph(self)
+
+
+def _order_between(previous: Node | None, following: Node | None) -> int:
+    """A number by which a node's place shows, the left neighbour's where there is none in between."""
+    if previous is None:
+        return 0 if following is None else following._order - _GAP
+    if following is None:
+        return previous._order + _GAP
+    return previous._order + (following._order - previous._order) // _SHARE

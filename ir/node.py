@@ -144,6 +144,7 @@ class Node:
     __slots__ = (
         "_next",
         "_operands",
+        "_order",
         "_previous",
         "_sizes",
         "attributes",
@@ -174,6 +175,7 @@ class Node:
         self.created_by = created_by
         self.graph: Graph | None = None
         self._operands: tuple[Operand, ...] = tuple(operands)
+        self._order = 0  # grows along the graph, with gaps
         self._previous: Node | None = None
         self._next: Node | None = None
         self._sizes = NO_SIZES

@@ -56,8 +56,10 @@ class SizeIndex:
         """The value that a size comes from. None where nothing has it, or where several inputs do: any of them will."""
         if inputs := self.inputs[name]:
             return next(iter(inputs)) if len(inputs) == 1 else None
-        maker = next(iter(self.makers[name]), None)
-        return None if maker is None else next(r for r in maker.results if name in r.type.size_names)
+        if not self.makers[name]:
+            return None
+        maker = min(self.makers[name], key=lambda node: node._order)
+        return next(result for result in maker.results if name in result.type.size_names)
 
     def meet(self, name: str) -> None:
         """The graph has that name from now on."""
@@ -83,12 +85,6 @@ class SizeIndex:
             for name in sorted(now - was):
                 self.meet(name)
                 nodes[name][node] = None
-
-    def hand_over(self, node: Node) -> None:
-        """What the node brings in comes from another node that does, if there is one."""
-        for name in node._sizes[2]:
-            del self.makers[name][node]
-            self.makers[name][node] = None
 
     def unify(self, old: Type, new: Type) -> dict[str, Dim]:
         """What to put for which names, so that the two types have the same sizes in the same places.

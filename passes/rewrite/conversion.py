@@ -145,10 +145,10 @@ class Conversion(Pass):
 
 
 def _take_over(graph: Graph, old: Value, new: Value) -> None:
-    if isinstance(old.type, TensorType) and isinstance(new.type, TensorType):
-        if (old.dtype, old.rank) != (new.dtype, new.rank):
-            raise IRError(f"a lowering gave {new.type} for {old.type} (%{old.name or '?'})")
+    tensors = isinstance(old.type, TensorType) and isinstance(new.type, TensorType)
+    if tensors and (old.dtype, old.rank) != (new.dtype, new.rank):
+        raise IRError(f"a lowering gave {new.type} for {old.type} (%{old.name or '?'})")
     graph.replace_uses(old, new)
-    if isinstance(new.type, TensorType) and new.producer is not None:
+    if tensors and new.producer is not None:
         # The target's shape inference knows less about symbolic sizes than the op that stood here.
         new.type = old.type
