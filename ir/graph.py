@@ -1,7 +1,8 @@
 """Graph: the IR's mutable core.
 
 SSA: a value is made once, by a node, as an input, or as a constant. Nodes are a doubly linked list, so inserting
-and erasing are O(1) and are safe while iterating. A value knows its users, so replacing it costs O(users).
+and erasing are O(1) and are safe while iterating. A value knows its users, so replacing it costs O(users), and
+O(carriers) where sizes get another name by that.
 """
 
 from __future__ import annotations
@@ -17,13 +18,29 @@ from .collector import paused_collector
 from .dims import Dim
 from .errors import IRError
 from .node import LITERAL_LIMIT, Constant, Node, Value, map_operands
-from .types import Type, substitute_type, type_symbols
+from .sizes import SizeIndex
+from .types import Type, substitute_type
+
+_GAP = 1 << 128
+_SHARE = 16
+"""Of the numbers between two nodes this part goes to one in between: most follow it there, before the same node."""
 
 
 class Graph:
     """A list of nodes with inputs, named outputs and named weights.
 
+    Sizes are used like values. A named size comes from the graph inputs that have it in their types, and else from the
+    node that brings it in: the name is in a result's type, and neither in an operand's type nor in an attribute.
+
+    - A size in an attribute is a use of the value that the size comes from: it cannot be erased, dead code keeps it,
+      `sort` puts it first, `is_used` tells of it. Of several inputs that have a size all but one can be removed.
+    - A size in a result's type is none by itself. By the rule above it comes with an operand or with an attribute,
+      which are uses, or the node itself brings it in.
+    - `replace_uses` makes the sizes of both values the same. A name that a node brought in gives way, the younger of
+      two; an input's never does. Where several nodes bring in one size, it comes from the first of them.
+
     Attributes:
+        sizes: where each named size comes from and what uses it.
         name: the graph's name.
         level: which spec it obeys: `captured`, `flat`, `onnx`, `caffe2` or `torchscript`.
         metadata: plain facts about the model (str, numbers, lists, dicts) that artifacts carry along.
@@ -39,6 +56,7 @@ class Graph:
         self._first: Node | None = None
         self._last: Node | None = None
         self._count = 0
+        self.sizes = SizeIndex()
         self._symbol_counters: dict[str, int] = {}
         self._weight_counters: dict[str, int] = {}
 
@@ -97,12 +115,23 @@ class Graph:
         self._own(node)
         for result in node.results:
             if result.is_used:
-                raise IRError(f"cannot erase {node!r}: %{result.name} is used by {result.users[0]!r}")
-            for name, output in self._outputs.items():
-                if output is result:
-                    raise IRError(f"cannot erase {node!r}: it gives the output {name!r}")
+                raise IRError(f"cannot erase {node!r}: {self._use_of(result)}")
         self._unlink(node)
         node._drop_uses()
+        self.sizes.update(node)
+
+    def _use_of(self, value: Value) -> str:
+        """The first use of a value, in words."""
+        if value.users:
+            return f"%{value.name} is used by {value.users[0]!r}"
+        for name, output in self._outputs.items():
+            if output is value:
+                return f"it gives the output {name!r}"
+        if value.is_output:
+            return f"%{value.name} is an output of another graph"
+        user = value.size_users[0]
+        name = next(n for n in sorted(user.size_names) if self.sizes.origin(n) is value)
+        return f"the size {name}, which comes from %{value.name}, is used by {user!r}"
 
     def move_before(self, anchor: Node, node: Node) -> None:
         """Move a node to right before another."""
@@ -123,11 +152,13 @@ class Graph:
             raise IRError(f"{node!r} is in a graph already")
         self._place(node, previous, following)
         node._take_uses()
+        self.sizes.update(node)
         return node
 
     def _place(self, node: Node, previous: Node | None, following: Node | None) -> None:
         node.graph = self
         node._previous, node._next = previous, following
+        node._order = _order_between(previous, following)
         if previous is None:
             self._first = node
         else:
@@ -137,6 +168,9 @@ class Graph:
         else:
             following._previous = node
         self._count += 1
+        if previous is not None and node._order == previous._order:
+            for place, other in enumerate(self):
+                other._order = place * _GAP
 
     def _unlink(self, node: Node) -> None:
         if node._previous is None:
@@ -157,7 +191,9 @@ class Graph:
         if any(v.name == name for v in self.inputs):
             raise IRError(f"there is an input {name!r} already")
         value = Value(type, name)
+        value.graph = self
         self.inputs.append(value)
+        self.sizes.update_input(value, frozenset(), type.size_names)
         return value
 
     def input(self, name: str) -> Value:
@@ -169,9 +205,11 @@ class Graph:
 
     def remove_input(self, value: Value) -> None:
         """Take an unused input away. Raises IRError while it is used."""
-        if value.is_used or any(v is value for v in self._outputs.values()):
-            raise IRError(f"cannot remove the input {value.name!r}: it is used")
+        if value.is_used:
+            raise IRError(f"cannot remove the input {value.name!r}: {self._use_of(value)}")
         self.inputs = [v for v in self.inputs if v is not value]
+        self.sizes.update_input(value, value.type.size_names, frozenset())
+        value.graph = None
 
     def add_weight(self, name: str, data: torch.Tensor) -> Constant:
         """The weight of that name, added if need be. It shares storage with `data`.
@@ -208,8 +246,7 @@ class Graph:
     @property
     def unused_weights(self) -> list[str]:
         """The names of the weights that nothing uses."""
-        used = {id(v) for v in self._outputs.values()}
-        return [name for name, w in self.weights.items() if not w.is_used and id(w) not in used]
+        return [name for name, weight in self.weights.items() if not weight.is_used]
 
     def prune_weights(self) -> bool:
         """Forget weights that nothing uses. Returns whether there were any."""
@@ -225,35 +262,43 @@ class Graph:
 
     def set_outputs(self, outputs: Mapping[str, Value]) -> None:
         """Replace the outputs."""
+        for value in self._outputs.values():
+            value._outputs -= 1
         self._outputs = dict(outputs)
-
-    def is_output(self, value: Value) -> bool:
-        """Whether the value is one of the graph's outputs."""
-        return any(v is value for v in self._outputs.values())
+        for value in self._outputs.values():
+            value._outputs += 1
 
     def replace_uses(self, old: Value, new: Value) -> None:
-        """Use `new` wherever `old` was used, outputs included. The name moves along if `new` has none."""
+        """Use `new` wherever `old` was used, outputs and sizes included. The name moves along if `new` has none."""
         if old is new:
             return
+        self.unify_sizes(old, new)
         for user in old.users:
             user.replace_operand(old, new)
-        for name, output in self._outputs.items():
-            if output is old:
-                self._outputs[name] = new
+        if old.is_output:
+            self.set_outputs({name: new if v is old else v for name, v in self._outputs.items()})
         if not new.name and new.producer is not None:
             new.name = old.name
 
+    def may_replace(self, old: Value, new: Value) -> bool:
+        """Whether the types differ in nothing but names of sizes that `replace_uses` makes the same."""
+        if old.type == new.type:
+            return True
+        names = self.sizes.unify(old.type, new.type)
+        return substitute_type(old.type, names) == substitute_type(new.type, names)
+
+    def unify_sizes(self, old: Value, new: Value) -> None:
+        """Give two values that mean the same the same sizes, here and wherever those stand. See `Graph`."""
+        if old.type != new.type:
+            self.substitute_sizes(self.sizes.unify(old.type, new.type))
+
     def fresh_symbol(self, stem: str) -> str:
         """A name for a size that no value in the graph has yet: `stem`, or `stem_1`, `stem_2`, ..."""
-        if not self._symbol_counters:
-            for value in self.values():
-                for symbol in type_symbols(value.type):
-                    self._symbol_counters.setdefault(symbol.name, 1)
         name = stem
-        while name in self._symbol_counters:
-            name = f"{stem}_{self._symbol_counters[stem]}"
-            self._symbol_counters[stem] += 1
-        self._symbol_counters[name] = 1
+        while name in self.sizes.known:
+            number = self._symbol_counters.get(stem, 1)
+            name, self._symbol_counters[stem] = f"{stem}_{number}", number + 1
+        self.sizes.meet(name)  # taken from now on, even if no value gets it
         return name
 
     def values(self) -> Iterator[Value]:
@@ -267,9 +312,9 @@ class Graph:
 
     def substitute_sizes(self, sizes: Mapping[str, Dim]) -> None:
         """Put other sizes for the named ones, in all types and attributes."""
-        for value in self.inputs:
+        for value in dict.fromkeys(value for name in sizes for value in self.sizes.inputs[name]):
             value.type = substitute_type(value.type, sizes)
-        for node in self:
+        for node in dict.fromkeys(node for name in sizes for node in self.sizes.carriers[name]):
             node.substitute_sizes(sizes)
 
     def sort(self) -> None:
@@ -280,16 +325,20 @@ class Graph:
         """
         nodes = self.nodes
         position = {node: i for i, node in enumerate(nodes)}
-        waiting = {
-            node: len({v.producer for v in node.operand_values if v.producer is not None}) for node in nodes
-        }
+        waiting: dict[Node, int] = {}
+        followers: dict[Node, list[Node]] = {}
+        for node in nodes:
+            before = {value.producer for value in node.uses if value.producer is not None}
+            waiting[node] = len(before)
+            for producer in before:
+                followers.setdefault(producer, []).append(node)
         ready = [i for i, node in enumerate(nodes) if not waiting[node]]
         heapq.heapify(ready)
         order: list[Node] = []
         while ready:
             node = nodes[heapq.heappop(ready)]
             order.append(node)
-            for user in {user for result in node.results for user in result.users}:
+            for user in followers.get(node, ()):
                 waiting[user] -= 1
                 if not waiting[user]:
                     heapq.heappush(ready, position[user])
@@ -321,19 +370,15 @@ class Graph:
                 mapping[value] = Constant(value.data, value.name)
             return mapping[value]
 
+        twins: dict[Node, Node] = {}
         for node in self:
-            twin = Node(
-                node.op,
-                map_operands(node.operands, copied),
-                node.attributes,
-                [r.type for r in node.results],
-                source=node.source,
-                created_by=node.created_by,
-            )
-            other.append(twin)
+            twin = twins[node] = node.copy(map_operands(node.operands, copied))
+            other._place(twin, other._last, None)
+            twin._take_uses()
             for mine, theirs in zip(node.results, twin.results, strict=True):
                 theirs.name = mine.name
                 mapping[mine] = theirs
+        other.sizes = self.sizes.copy(mapping, twins)
         other.set_outputs({name: copied(v) for name, v in self._outputs.items()})
         return other
 
@@ -342,3 +387,12 @@ class Graph:
         from .printer import print_graph  # noqa: PLC0415
 
         return print_graph(self)
+
+
+def _order_between(previous: Node | None, following: Node | None) -> int:
+    """A number by which a node's place shows, the left neighbour's where there is none in between."""
+    if previous is None:
+        return 0 if following is None else following._order - _GAP
+    if following is None:
+        return previous._order + _GAP
+    return previous._order + (following._order - previous._order) // _SHARE

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 import torch
 
 from .dims import Dim, Symbol, SymExpr, symbols_of
 from .errors import IRError
+from .sizes import NO_SIZES
 from .types import TensorType, Type, substitute_type
 
 if TYPE_CHECKING:
@@ -23,26 +25,72 @@ LITERAL_LIMIT = 16
 
 
 class Value:
-    """Something that nodes use: a node's result, a graph input, or a constant. Compared by identity."""
+    """Something that is used: a node's result, a graph input, or a constant. Compared by identity.
 
-    __slots__ = ("_users", "index", "name", "producer", "type")
+    What uses it: a node that has it as an operand, an output of the graph that it is, and a node that has in an
+    attribute a size which comes from it (see `Graph`).
+    """
+
+    __slots__ = ("_outputs", "_type", "_users", "graph", "index", "name", "producer")
 
     def __init__(self, type: Type, name: str = "", producer: Node | None = None, index: int = 0) -> None:
-        self.type = type
+        self._type = type
         self.name = name
         self.producer = producer
         self.index = index
+        self.graph: Graph | None = None
+        """The graph whose input it is."""
         self._users: dict[Node, int] = {}  # user -> how often it uses this value
+        self._outputs = 0
+
+    @property
+    def type(self) -> Type:
+        """What it is. Setting it tells the graph which sizes are there now."""
+        return self._type
+
+    @type.setter
+    def type(self, type: Type) -> None:
+        before, self._type = self._type, type
+        if before.size_names == type.size_names:
+            return
+        if self.graph is not None:
+            self.graph.sizes.update_input(self, before.size_names, type.size_names)
+        for node in [self.producer, *self._users]:
+            if node is not None and node.graph is not None:
+                node.graph.sizes.update(node)
 
     @property
     def users(self) -> list[Node]:
-        """The nodes that use it, each once, in the order in which they began to."""
+        """The nodes that have it as an operand, each once, in the order in which they began to."""
         return list(self._users)
 
     @property
+    def size_users(self) -> list[Node]:
+        """The nodes that have in an attribute a size which comes from it."""
+        graph = self.graph if self.producer is None else self.producer.graph
+        names = self._type.size_names if self.producer is None else self.producer._sizes[2]
+        if graph is None or not names:
+            return []
+        sizes = graph.sizes
+        used = [name for name in sorted(names) if sizes.users[name] and sizes.origin(name) is self]
+        return [user for name in used for user in sizes.users[name]]
+
+    @property
+    def is_output(self) -> bool:
+        """Whether a graph gives it as an output."""
+        return self._outputs > 0
+
+    @property
     def is_used(self) -> bool:
-        """Whether any node uses it. Graph outputs are not counted: ask the graph."""
-        return bool(self._users)
+        """Whether anything uses it: a node, an output, a size."""
+        return bool(self._users) or self._outputs > 0 or bool(self.size_users)
+
+    @property
+    def only_user(self) -> Node | None:
+        """The node that has it as an operand, if nothing else uses it."""
+        if len(self._users) != 1 or self._outputs or self.size_users:
+            return None
+        return next(iter(self._users))
 
     @property
     def tensor_type(self) -> TensorType:
@@ -87,6 +135,8 @@ class Node:
     """One operation: operands and attributes in, one or more values out.
 
     Attributes:
+        attributes: read only; `set_attributes` puts others.
+        size_names: the names of the sizes in its attributes.
         source: the module path in the model that it comes from, such as `backbone.bottom_up.stem.conv1`.
         created_by: the name of the pass that made it, or `capture`.
     """
@@ -94,12 +144,15 @@ class Node:
     __slots__ = (
         "_next",
         "_operands",
+        "_order",
         "_previous",
+        "_sizes",
         "attributes",
         "created_by",
         "graph",
         "op",
         "results",
+        "size_names",
         "source",
     )
 
@@ -114,14 +167,35 @@ class Node:
         created_by: str = "",
     ) -> None:
         self.op = op
-        self.attributes: dict[str, Attribute] = dict(attributes)
+        self.attributes: Mapping[str, Attribute]
+        self.size_names: frozenset[str]
+        self._hold_attributes(attributes)
         self.results = [Value(t, producer=self, index=i) for i, t in enumerate(result_types)]
         self.source = source
         self.created_by = created_by
         self.graph: Graph | None = None
         self._operands: tuple[Operand, ...] = tuple(operands)
+        self._order = 0  # grows along the graph, with gaps
         self._previous: Node | None = None
         self._next: Node | None = None
+        self._sizes = NO_SIZES
+        """What its graph's index of sizes knows of it: the names that it uses, carries, and brings in."""
+
+    def _hold_attributes(self, attributes: Mapping[str, Attribute]) -> None:
+        self.attributes = MappingProxyType(dict(attributes))
+        self.size_names = frozenset(
+            symbol.name
+            for value in attributes.values()
+            if isinstance(value, tuple | SymExpr)
+            for symbol in attribute_symbols(value)
+        )
+
+    def copy(self, operands: Sequence[Operand]) -> Node:
+        """A node like this one on other operands, in no graph yet."""
+        types = [result.type for result in self.results]
+        twin = Node(self.op, operands, {}, types, source=self.source, created_by=self.created_by)
+        twin.attributes, twin.size_names = self.attributes, self.size_names
+        return twin
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -138,6 +212,21 @@ class Node:
                 for item in operand:
                     if item is not None:
                         yield item
+
+    @property
+    def uses(self) -> Iterator[Value]:
+        """Every value that it uses, with repetitions: operands, and what the sizes in its attributes come from."""
+        yield from self.operand_values
+        if self.graph is not None:
+            for name in sorted(self.size_names):
+                origin = self.graph.sizes.origin(name)
+                if origin is not None:
+                    yield origin
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything uses one of its results."""
+        return any(result.is_used for result in self.results)
 
     @property
     def previous(self) -> Node | None:
@@ -182,6 +271,13 @@ class Node:
         self._operands = tuple(operands)
         if self.graph is not None:
             self._take_uses()
+            self.graph.sizes.update(self)
+
+    def set_attributes(self, attributes: Mapping[str, Attribute]) -> None:
+        """Replace all attributes."""
+        self._hold_attributes(attributes)
+        if self.graph is not None:
+            self.graph.sizes.update(self)
 
     def replace_operand(self, old: Value, new: Value) -> None:
         """Use `new` wherever this node used `old`."""
@@ -189,8 +285,8 @@ class Node:
 
     def substitute_sizes(self, sizes: Mapping[str, Dim]) -> None:
         """Put other sizes for the named ones, in the attributes and in the results' types."""
-        for name, value in self.attributes.items():
-            self.attributes[name] = substitute_attribute(value, sizes)
+        if not self.size_names.isdisjoint(sizes):
+            self.set_attributes({n: substitute_attribute(a, sizes) for n, a in self.attributes.items()})
         for result in self.results:
             result.type = substitute_type(result.type, sizes)
 

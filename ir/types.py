@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -26,8 +27,17 @@ DTYPE_NAMES: dict[torch.dtype, str] = {
 DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
+class _Sized:
+    @cached_property
+    def size_names(self) -> frozenset[str]:
+        """The names of the symbolic sizes in it."""
+        if TYPE_CHECKING:
+            assert isinstance(self, Type)
+        return frozenset(symbol.name for symbol in type_symbols(self))
+
+
 @dataclass(frozen=True)
-class TensorType:
+class TensorType(_Sized):
     """A tensor with a known element type and rank. A dimension is an int or a symbolic size.
 
     >>> str(TensorType(torch.float32, (symbol("N"), 3, symbol("H"), symbol("W"))))
@@ -57,7 +67,7 @@ class TensorType:
 
 
 @dataclass(frozen=True)
-class ListType:
+class ListType(_Sized):
     """A list of values of one type, of a length that is known only at run time."""
 
     element: Type
@@ -67,7 +77,7 @@ class ListType:
 
 
 @dataclass(frozen=True)
-class TupleType:
+class TupleType(_Sized):
     """A fixed number of values, each of its own type."""
 
     elements: tuple[Type, ...]
@@ -77,7 +87,7 @@ class TupleType:
 
 
 @dataclass(frozen=True)
-class InstancesType:
+class InstancesType(_Sized):
     """detectron2's `Instances` of a whole batch, flattened: all fields share their first dimension.
 
     The images' rows follow one another; the field `batch_index` (i64) says which image a row belongs to.
@@ -97,7 +107,7 @@ class InstancesType:
 
 
 @dataclass(frozen=True)
-class ScalarType:
+class ScalarType(_Sized):
     """A Python number or flag: `int`, `float` or `bool`."""
 
     name: str
@@ -131,8 +141,28 @@ def type_symbols(type: Type) -> Iterator[Symbol]:
             yield from symbols_of(dim)
 
 
+def dim_pairs(left: Type, right: Type) -> Iterator[tuple[Dim, Dim]]:
+    """The dimensions in the same places of two types: of tensors of one rank, of instances' fields of one name."""
+    match left, right:
+        case TensorType(), TensorType():
+            if left.rank == right.rank:
+                yield from zip(left.shape, right.shape, strict=True)
+        case ListType(), ListType():
+            yield from dim_pairs(left.element, right.element)
+        case TupleType(), TupleType():
+            for mine, theirs in zip(left.elements, right.elements, strict=False):
+                yield from dim_pairs(mine, theirs)
+        case InstancesType(), InstancesType():
+            fields = dict(right.fields)
+            for name, field in left.fields:
+                if name in fields:
+                    yield from dim_pairs(field, fields[name])
+
+
 def substitute_type(type: Type, mapping: Mapping[str, Dim]) -> Type:
     """The type with symbolic sizes replaced."""
+    if type.size_names.isdisjoint(mapping):
+        return type
     match type:
         case TensorType(dtype, shape):
             return TensorType(dtype, tuple(substitute(d, mapping) for d in shape))

@@ -6,15 +6,28 @@ from typing import Any
 
 import torch
 
-from detc.ir import Graph, TensorType, Value, difference, evaluate, parse_graph, print_graph, run, verify
+from detc.ir import (
+    Graph,
+    Node,
+    TensorType,
+    Value,
+    attribute_symbols,
+    difference,
+    evaluate,
+    parse_graph,
+    print_graph,
+    run,
+    verify,
+)
 from detc.ir.dialects.instances import InstancesBatch
+from detc.ir.types import type_symbols
 from detc.passes import Context, Pass
 from detc.passes.core.pipeline import apply_pass
 from detc.passes.debug.honesty import changed_outside_rewrites
 
 
 def check_use_lists(graph: Graph) -> None:
-    """Each value knows exactly the nodes that use it, and how often."""
+    """Each value knows exactly the nodes and outputs that use it, and how often; the graph knows its sizes."""
     uses: dict[Value, dict[object, int]] = {}
     for node in graph:
         for value in node.operand_values:
@@ -22,9 +35,45 @@ def check_use_lists(graph: Graph) -> None:
             counts[node] = counts.get(node, 0) + 1
     for value in [*graph.values(), *uses]:
         assert value._users == uses.get(value, {}), value
+        assert value._outputs == sum(output is value for output in graph.outputs.values()), value
+    check_sizes(graph)
     nodes = graph.nodes
     assert len(graph) == len(nodes)
     assert list(reversed(graph)) == nodes[::-1]
+
+
+def check_sizes(graph: Graph) -> None:
+    """The graph's index of sizes is what one walk over the nodes finds, and each size comes from the first maker."""
+    users: dict[str, list[Node]] = {}
+    carriers: dict[str, list[Node]] = {}
+    origins: dict[str, Value | None] = {}
+    for value in graph.inputs:
+        for name in {symbol.name for symbol in type_symbols(value.type)}:
+            origins[name] = value if name not in origins else None
+    for node in graph:
+        asked = {s.name for attribute in node.attributes.values() for s in attribute_symbols(attribute)}
+        given = {s.name for value in node.operand_values for s in type_symbols(value.type)}
+        for name in asked:
+            users.setdefault(name, []).append(node)
+        for name in asked.union(*({s.name for s in type_symbols(r.type)} for r in node.results)):
+            carriers.setdefault(name, []).append(node)
+        for result in node.results:
+            for symbol in type_symbols(result.type):
+                if symbol.name not in asked | given:
+                    origins.setdefault(symbol.name, result)
+    sizes = graph.sizes
+    assert {name: set(nodes) for name, nodes in sizes.users.items() if nodes} == {
+        n: set(u) for n, u in users.items()
+    }
+    assert {name: set(nodes) for name, nodes in sizes.carriers.items() if nodes} == {
+        name: set(nodes) for name, nodes in carriers.items()
+    }
+    assert {name: sizes.origin(name) for name in {*sizes.known, *origins}} == {
+        name: origins.get(name) for name in {*sizes.known, *origins}
+    }
+    for name, origin in origins.items():
+        if origin is not None:
+            assert set(users.get(name, ())) <= set(origin.size_users)
 
 
 def check_round_trip(graph: Graph) -> None:

@@ -245,7 +245,16 @@ def _constants(m: GraphMaker, x: Value, n: int) -> Value:
 @step
 def _data_dependent(m: GraphMaker, x: Value, n: int) -> Value:
     rows = m.b.det.nonempty(m.boxes, threshold=(0.0, 0.5)[n % 2])
-    return m.b.aten.index_select(m.boxes, rows, dim=0)
+    kept = m.b.aten.index_select(m.boxes, rows, dim=0)
+    match n // 2 % 4:
+        case 0:
+            return m.b.aten.view(kept, size=(4 * rows.shape[0],))
+        case 1:
+            # The size alone ties it to the rows.
+            return m.b.aten.full(size=(*rows.shape, 4), fill_value=0.5, dtype=F64)
+        case 2:
+            return m.b.aten.expand(m.b.constant(torch.ones(1, 4, dtype=F64)), size=kept.shape)
+    return kept
 
 
 @step

@@ -95,7 +95,7 @@ def _plan(graph: Graph, types: Mapping[Value, str]) -> _Plan:
         )
     for node in graph:
         index = len(plan.boxes)
-        plan.boxes.append(_node_box(node, graph, types))
+        plan.boxes.append(_node_box(node, types))
         for value in dict.fromkeys(node.operand_values):
             if not isinstance(value, Constant):
                 plan.flows.setdefault((made[value], index), []).append(f"{value.name}: {types[value]}")
@@ -107,8 +107,8 @@ def _plan(graph: Graph, types: Mapping[Value, str]) -> _Plan:
     return plan
 
 
-def _node_box(node: Node, graph: Graph, types: Mapping[Value, str]) -> _Box:
-    shown = [value for value in node.results if value.name or value.is_used or graph.is_output(value)]
+def _node_box(node: Node, types: Mapping[Value, str]) -> _Box:
+    shown = [value for value in node.results if value.name or value.is_used]
     type_ = node.op.name.partition(".")[2]
     weights = [value for value in node.operand_values if isinstance(value, Constant)]
     lines = _lines(shown, types) + [f"{value.name.rpartition('.')[2]} {types[value]}" for value in weights]

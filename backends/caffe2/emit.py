@@ -197,7 +197,7 @@ class _Emitter:
         least = count if type_ in ALL_OUTPUTS else LEAST_OUTPUTS.get(type_, 1)
         while count > least:
             last = node.results[count - 1]
-            if last.is_used or last.name or self._graph.is_output(last):
+            if last.is_used or last.name:
                 break
             count -= 1
         return count
@@ -214,10 +214,9 @@ class _Emitter:
 
     def _overwritten_by(self, value: Value) -> Value | None:
         """The value that can be computed in the memory of this one: by its only use, unless it has its own name."""
-        users = value.users
-        if not self._in_place or len(users) != 1 or self._graph.is_output(value):
+        user = value.only_user
+        if not self._in_place or user is None:
             return None
-        (user,) = users
         if user.op.name not in _IN_PLACE or user.operands[0] is not value:
             return None
         if sum(operand is value for operand in user.operand_values) > 1 or user.result.type != value.type:

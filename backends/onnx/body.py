@@ -33,6 +33,7 @@ from detc.ir import (
     print_graph,
 )
 from detc.ir.ops import Fresh
+from detc.ir.sizes import matched_sizes
 from detc.ir.types import substitute_type
 
 from .dialect import ELEMENT_TYPES, attribute_protos, flatten, schema_of
@@ -116,14 +117,10 @@ def infer_scan(types: Sequence[TensorType], attributes: Mapping[str, Attribute])
         wanted = value.tensor_type
         if (wanted.dtype, wanted.rank) != (step.dtype, step.rank):
             raise IRError(f"the body {graph.name} takes {wanted} as %{value.name}, not {step}")
-        for own, known in zip(wanted.shape, step.shape, strict=True):
-            symbol = own.as_symbol if isinstance(own, SymExpr) else None
-            if symbol is not None:
-                sizes.setdefault(symbol.name, known)
+        sizes = {**matched_sizes(wanted, step), **sizes}
     results: list[TensorType] = []
     for position, value in enumerate(graph.outputs.values()):
-        own_names = {s.name for dim in value.shape if isinstance(dim, SymExpr) for s in dim.symbols()}
-        fresh = {name: Fresh(name) for name in own_names if name not in sizes}
+        fresh = {name: Fresh(name) for name in value.type.size_names if name not in sizes}
         type = substitute_type(value.tensor_type, {**sizes, **fresh})
         assert isinstance(type, TensorType)
         steps = () if position < states else (types[-1].shape[0],)

@@ -77,25 +77,23 @@ def _channels_last(graph: Graph) -> Set[Constant]:
 
 def _overwritten(graph: Graph) -> dict[Node, int]:
     """An operand is overwritten that nothing else reads, no output, as large as the result and of its type."""
-    outputs = set(graph.outputs.values())
     found: dict[Node, int] = {}
     for node in graph:
         if node.op.name in _OVERWRITING:
             symmetric = node.op.name in _SYMMETRIC and node.attributes.get("alpha", 1) == 1
             for position, operand in enumerate(node.operands[: 2 if symmetric else 1]):
-                if isinstance(operand, Value) and _may_overwrite(node, operand, outputs):
+                if isinstance(operand, Value) and _may_overwrite(node, operand):
                     found[node] = position
                     break
     return found
 
 
-def _may_overwrite(node: Node, value: Value, outputs: Set[Value]) -> bool:
+def _may_overwrite(node: Node, value: Value) -> bool:
     return (
         value.producer is not None
         and value.producer.op.name in _OWN_MEMORY
         and isinstance(value.type, TensorType)
         and value.type == node.result.type
-        and value not in outputs
-        and value.users == [node]
+        and value.only_user is node
         and sum(operand is value for operand in node.operand_values) == 1
     )

@@ -61,13 +61,13 @@ def slice_between(graph: Graph, start: Value | Iterable[Value], end: Value | Ite
     reached: set[Value] = set(begins)
     forward: list[Node] = []
     for node in graph:
-        if any(value in reached for value in node.operand_values):
+        if any(value in reached for value in node.uses):
             reached.update(node.results)
             forward.append(node)
     needed = set(ends)
     kept: list[Node] = []
     for node in reversed(forward):
         if any(result in needed for result in node.results):
-            needed.update(value for value in node.operand_values if value not in begins)
+            needed.update(value for value in node.uses if value not in begins)
             kept.append(node)
     return kept[::-1]

@@ -171,14 +171,14 @@ def attribute(node: Node, name: str) -> Attribute:
     return freeze(default)
 
 
-def is_unused(graph: Graph, node: Node) -> bool:
+def is_unused(node: Node) -> bool:
     """Whether nothing uses the node's results, and it does nothing else."""
-    return not node.op.has_effects and not any(r.is_used or graph.is_output(r) for r in node.results)
+    return not node.op.has_effects and not node.is_used
 
 
 def erase_if_unused(graph: Graph, node: Node) -> bool:
     """Erase a node whose results nothing uses. Returns whether it did."""
-    if not is_unused(graph, node):
+    if not is_unused(node):
         return False
     graph.erase(node)
     return True

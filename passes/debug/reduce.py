@@ -156,6 +156,6 @@ def _needed(nodes: Sequence[Node], value: Value) -> list[Node]:
     wanted, found = {value}, []
     for node in reversed(nodes):
         if any(result in wanted for result in node.results):
-            wanted.update(node.operand_values)
+            wanted.update(node.uses)
             found.append(node)
     return found[::-1]

@@ -42,7 +42,7 @@ def extract(graph: Graph, nodes: Collection[Node], outputs: Mapping[str, Value] 
         if mine not in kept:
             doomed.append(theirs)
     part.set_outputs({name: twins.get(value, value) for name, value in outputs.items()})
-    needed = {value for node in kept for value in node.operand_values} | set(outputs.values())
+    needed = {value for node in kept for value in node.uses} | set(outputs.values())
     for value in [result for node in graph if node not in kept for result in node.results]:
         if value in needed:
             name = _fresh(names[value], inputs)
@@ -51,7 +51,7 @@ def extract(graph: Graph, nodes: Collection[Node], outputs: Mapping[str, Value] 
     for node in reversed(doomed):
         part.erase(node)
     for value in list(part.inputs):
-        if not value.is_used and not part.is_output(value):
+        if not value.is_used:
             part.remove_input(value)
     part.prune_weights()
     return Slice(part, {value.name: inputs[value.name] for value in part.inputs})
@@ -63,7 +63,8 @@ def _live_out(graph: Graph, nodes: Collection[Node]) -> list[Value]:
     results = set(graph.outputs.values())
     for node in graph:
         if node in nodes:
-            live += [r for r in node.results if r in results or any(u not in nodes for u in r.users)]
+            users = {result: [*result.users, *result.size_users] for result in node.results}
+            live += [r for r in users if r in results or any(user not in nodes for user in users[r])]
     return [value for value in live if not isinstance(value, Constant)]
 
 

@@ -76,11 +76,4 @@ class AnchorsIntoProposals(RewriteRule):
         made: Sequence[Value] = b.det.grid_proposals(
             *(m.logits, m.deltas, m.cells, m.im_info), strides=m.strides, offset=m.offset, **m.root.attributes
         )
-        return as_before(m, made)
-
-
-def as_before(m: Match, made: Sequence[Value]) -> Sequence[Value]:
-    """New values with the types of the root's results: the number of proposals keeps its name."""
-    for old, new in zip(m.root.results, made, strict=True):
-        new.type = old.type
-    return made
+        return made

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from typing_extensions import override
 
 from detc.ir import (
     Builder,
-    Dim,
     Graph,
     InstancesType,
     IRError,
     Node,
-    SymExpr,
-    TensorType,
     Type,
     Value,
     infer_types,
 )
-from detc.ir.dialects.postprocess import BOX_FIELDS
+from detc.ir.instances import BOX_FIELDS
 from detc.ir.ops import FRESH_PREFIX
-from detc.ir.types import substitute_type, tensors_of, type_symbols
+from detc.ir.sizes import matched_sizes
+from detc.ir.types import substitute_type
 
 from ..core.base import Context, Pass, attribute, erase_if_unused
 
@@ -77,13 +74,12 @@ def _bypass(graph: Graph, node: Node) -> None:
     """Use what a node postprocesses in the place of what it gives."""
     raw = node.operand(_POSTPROCESSED[node.op.name])
     used = list(node.operand_values)
-    sizes = _renamed(node.result.type, raw.type)
     graph.replace_uses(node.result, raw)
     graph.erase(node)
     for value in used:
-        if any(value is v for v in graph.inputs) and not value.is_used and not graph.is_output(value):
+        if value.graph is graph and not value.is_used:
             graph.remove_input(value)
-    _retype(graph, {raw}, sizes)
+    _retype(graph, {raw})
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def _keep_masks(graph: Graph, node: Node, type: InstancesType, context: Context)
     _paste_for_users(graph, node, twin.result, context)
     graph.replace_uses(node.result, twin.result)
     graph.erase(node)
-    _retype(graph, {twin.result}, {})
+    _retype(graph, {twin.result})
 
 
 def _paste_for_users(graph: Graph, node: Node, instances: Value, context: Context) -> None:
@@ -147,11 +143,13 @@ def _paste_for_users(graph: Graph, node: Node, instances: Value, context: Contex
                 b = context.builder(graph, user)
                 names = ("pred_masks", "pred_boxes", "batch_index")
                 fields = {name: b.instances.get(instances, field=name) for name in names}
-                user.replace_operand(getter.result, _paste(b, fields, node, getter.result.tensor_type))
+                pasted = _paste(b, fields, node)
+                graph.unify_sizes(getter.result, pasted)
+                user.replace_operand(getter.result, pasted)
 
 
-def _paste(b: Builder, fields: Mapping[str, Value], node: Node, type: TensorType) -> Value:
-    """The masks of postprocessed instances pasted as a `det.postprocess` says. `type` is theirs then."""
+def _paste(b: Builder, fields: Mapping[str, Value], node: Node) -> Value:
+    """The masks of postprocessed instances pasted as a `det.postprocess` says."""
     pasted: Value = b.det.paste_masks(
         fields["pred_masks"],
         fields["pred_boxes"],
@@ -159,7 +157,6 @@ def _paste(b: Builder, fields: Mapping[str, Value], node: Node, type: TensorType
         node.operand(2),
         threshold=node.attributes["mask_threshold"],
     )
-    pasted.type = type
     return pasted
 
 
@@ -194,49 +191,30 @@ class DecomposePostprocess(Pass):
 def _decompose(graph: Graph, node: Node, context: Context) -> None:
     b = context.builder(graph, node)
     instances, im_info, output_size = (node.operand(i) for i in range(3))
-    before, after = instances.type, node.result.type
-    if not isinstance(before, InstancesType) or not isinstance(after, InstancesType):
-        raise IRError("det.postprocess takes and gives instances")
+    before = instances.type
+    if not isinstance(before, InstancesType):
+        raise IRError("det.postprocess takes instances")
     fields = {name: b.instances.get(instances, field=name) for name, _ in before.fields}
     boxes = next((name for name in BOX_FIELDS if name in fields), None)
     if boxes is None:
         raise IRError(f"instances without boxes ({', '.join(BOX_FIELDS)}) cannot be postprocessed")
     fields[boxes] = b.det.rescale_boxes(fields[boxes], fields["batch_index"], im_info, output_size)
     rows: Value = b.det.nonempty(fields[boxes])
-    # The new rows are the ones that the old node gave; they keep their name.
-    rows.type = rows.tensor_type.with_shape(after.fields[0][1].shape[0])
     fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}
     if "pred_keypoints" in fields:
         fields["pred_keypoints"] = b.det.rescale_keypoints(
             fields["pred_keypoints"], fields["batch_index"], im_info, output_size
         )
     if "pred_masks" in fields and attribute(node, "paste"):
-        fields["pred_masks"] = _paste(b, fields, node, after.field("pred_masks"))
+        fields["pred_masks"] = _paste(b, fields, node)
     made = b.instances.make(list(fields.values()), names=tuple(fields))
     graph.replace_uses(node.result, made)
     graph.erase(node)
 
 
-def _renamed(old: Type, new: Type) -> dict[str, Dim]:
-    """What each size that is a name in the old type is in the new one, where both have a dimension there."""
-    renamed: dict[str, Dim] = {}
-    for was, now in _paired(old, new):
-        for before, after in zip(was.shape, now.shape, strict=False):
-            known = before.as_symbol if isinstance(before, SymExpr) else None
-            if known is not None and before != after and was.rank == now.rank:
-                renamed.setdefault(known.name, after)
-    return renamed
-
-
-def _paired(old: Type, new: Type) -> Iterator[tuple[TensorType, TensorType]]:
-    return zip(tensors_of(old), tensors_of(new), strict=True)
-
-
-def _retype(graph: Graph, stale: set[Value], sizes: Mapping[str, Dim]) -> None:
-    """Infer again the types downstream of values whose type has changed. `sizes` have another name now."""
-    for node in graph:
-        if sizes:
-            node.substitute_sizes(sizes)
+def _retype(graph: Graph, stale: set[Value]) -> None:
+    """Infer again the types downstream of values whose type has changed."""
+    for node in graph if stale else ():
         if not any(value in stale for value in node.operand_values):
             continue
         inferred = infer_types(node.op, node.operands, node.attributes)
@@ -249,15 +227,8 @@ def _retype(graph: Graph, stale: set[Value], sizes: Mapping[str, Dim]) -> None:
 
 def _with_known_sizes(inferred: Type, declared: Type) -> Type:
     """The inferred type, in which a size that depends on data has the name that it was declared with."""
-    names: dict[str, Dim] = {}
-    for fresh, known in itertools.zip_longest(tensors_of(inferred), tensors_of(declared)):
-        if fresh is None or known is None or fresh.rank != known.rank:
-            continue
-        for dim, old in zip(fresh.shape, known.shape, strict=True):
-            symbol = dim.as_symbol if isinstance(dim, SymExpr) else None
-            if symbol is not None and symbol.name.startswith(FRESH_PREFIX):
-                names.setdefault(symbol.name, old)
-    missing = {s.name for s in type_symbols(inferred) if s.name.startswith(FRESH_PREFIX)} - set(names)
-    if missing:
+    fresh = {name for name in inferred.size_names if name.startswith(FRESH_PREFIX)}
+    names = {name: dim for name, dim in matched_sizes(inferred, declared).items() if name in fresh}
+    if missing := fresh - names.keys():
         raise IRError(f"no name is known for the size {', '.join(sorted(missing))}")
     return substitute_type(inferred, names)

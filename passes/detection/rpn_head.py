@@ -13,7 +13,6 @@ from detc.ir import Builder, Constant, Graph, Value
 from ..core.base import Context, Pass
 from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
 from ..rewrite.rules import RewriteRule, apply_rules, summaries
-from .anchors import as_before
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,10 @@ class MergeRpnHead(RewriteRule):
                 fused[key] = _interleaved(b, *head[:2]), _interleaved(b, *head[2:])
             with b.at(logits.source):
                 made.append(b.aten.conv2d(x, *fused[key]))
-        return as_before(m, b.det.dense_proposals(made, m.cells, m.im_info, **m.root.attributes))
+        fused_proposals: Sequence[Value] = b.det.dense_proposals(
+            made, m.cells, m.im_info, **m.root.attributes
+        )
+        return fused_proposals
 
 
 def _is_constant(value: Value) -> bool:

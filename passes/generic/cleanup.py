@@ -9,18 +9,11 @@ from typing_extensions import override
 
 from detc.ir import (
     Constant,
-    Dim,
     Graph,
     Node,
-    SymExpr,
-    TensorType,
-    Type,
     Value,
     attribute_key,
-    attribute_symbols,
-    substitute_attribute,
 )
-from detc.ir.types import substitute_type, tensors_of, type_symbols
 
 from ..core.base import Context, Pass, is_unused
 
@@ -37,22 +30,18 @@ class DeadCode(Pass):
         %0: f32[N,8] = aten.relu(%x)
         return y=%0
 
-    Nodes with effects stay, and so do the graph's inputs, and the node that a size comes from which an attribute of
-    another needs. O(n).
+    Nodes with effects stay, and so do the graph's inputs. O(n).
     """
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        origins = _size_origins(graph)
-        needed: set[Node] = set()
         changed = False
+        # From the last on: an operand may be dead once its users are gone.
         for node in reversed(graph):
-            if node not in needed and is_unused(graph, node):
+            if is_unused(node):
                 with context.rewrite(node.op.name):
                     graph.erase(node)
                 changed = True
-            elif origins:
-                needed.update(origins[name] for name in _sizes_asked(node) if name in origins)
         return context.prune_weights(graph) or changed
 
 
@@ -83,23 +72,13 @@ class _Merger:
         self._graph = graph
         self._context = context
         self._seen: dict[Hashable, Node] = {}
-        self._sizes: dict[str, Dim] = {}
-        self._symbols: dict[Type, frozenset[str]] = {}
-        self._defined: set[str] = set()
         self._safe: set[Node] = set()
 
     def run(self) -> bool:
         changed = False
-        for value in self._graph.inputs:
-            self._defined |= self._symbols_of(value.type)
         for node in self._graph:
-            if self._sizes:
-                self._rename_sizes(node)
             if not (node.op.has_effects or node.op.is_random) and self._merge(node):
                 changed = True
-                continue
-            for result in node.results:
-                self._defined |= self._symbols_of(result.type)
         return changed
 
     def _merge(self, node: Node) -> bool:
@@ -110,70 +89,14 @@ class _Merger:
         if _meets_effects(node) or (twin not in self._safe and _meets_effects(twin)):
             return False
         self._safe.add(twin)
-        sizes = self._same_sizes(node, twin)
-        # Where a limit stops the pass the walk goes on: sizes that were renamed are, up to the end.
-        if sizes is None or self._context.is_spent:
+        pairs = list(zip(node.results, twin.results, strict=True))
+        if not all(self._graph.may_replace(*pair) for pair in pairs) or self._context.is_spent:
             return False
         with self._context.rewrite(node.op.name):
-            self._sizes.update(sizes)
-            for mine, theirs in zip(node.results, twin.results, strict=True):
-                self._graph.replace_uses(mine, theirs)
+            for pair in pairs:
+                self._graph.replace_uses(*pair)
             self._graph.erase(node)
         return True
-
-    def _same_sizes(self, node: Node, twin: Node) -> dict[str, Dim] | None:
-        """What the sizes that the node gives a first name to are called by its twin; None if more differs."""
-        renamed: dict[str, Dim] = {}
-        for mine, theirs in zip(node.results, twin.results, strict=True):
-            if mine.type == theirs.type:
-                continue
-            left, right = list(tensors_of(mine.type)), list(tensors_of(theirs.type))
-            if len(left) != len(right):
-                return None
-            for a, b in zip(left, right, strict=True):
-                if a.dtype != b.dtype or a.rank != b.rank or not self._same_shape(a, b, renamed):
-                    return None
-        return renamed
-
-    def _same_shape(self, mine: TensorType, theirs: TensorType, renamed: dict[str, Dim]) -> bool:
-        for a, b in zip(mine.shape, theirs.shape, strict=True):
-            if a == b:
-                continue
-            known = a.as_symbol if isinstance(a, SymExpr) else None
-            if known is None or known.name in self._defined or renamed.setdefault(known.name, b) != b:
-                return False
-        return True
-
-    def _rename_sizes(self, node: Node) -> None:
-        for name, value in node.attributes.items():
-            node.attributes[name] = substitute_attribute(value, self._sizes)
-        for result in node.results:
-            if not self._symbols_of(result.type).isdisjoint(self._sizes):
-                result.type = substitute_type(result.type, self._sizes)
-
-    def _symbols_of(self, type: Type) -> frozenset[str]:
-        known = self._symbols.get(type)
-        if known is None:
-            known = self._symbols[type] = frozenset(symbol.name for symbol in type_symbols(type))
-        return known
-
-
-def _sizes_asked(node: Node) -> set[str]:
-    """The sizes in a node's attributes."""
-    return {symbol.name for value in node.attributes.values() for symbol in attribute_symbols(value)}
-
-
-def _size_origins(graph: Graph) -> dict[str, Node]:
-    """Which node each size in an attribute comes from, of those that only the data knows."""
-    given = {symbol.name for value in graph.inputs for symbol in type_symbols(value.type)}
-    asked = {name for node in graph for name in _sizes_asked(node)} - given
-    origins: dict[str, Node] = {}
-    for node in graph if asked else ():
-        for result in node.results:
-            for symbol in type_symbols(result.type):
-                if symbol.name in asked:
-                    origins.setdefault(symbol.name, node)
-    return origins
 
 
 def _meets_effects(node: Node) -> bool:

@@ -23,7 +23,6 @@ from detc.ir import (
     UnsupportedError,
     Value,
 )
-from detc.ir.types import type_symbols
 
 from ..core.base import Context, NoMatch, Pass
 
@@ -138,7 +137,6 @@ class Conversion(Pass):
             raise IRError(
                 f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results"
             )
-        _name_sizes(builder.made, node.results, values)
         for old, new in zip(node.results, values, strict=True):
             _take_over(graph, old, new)
             sizes.learn(new)
@@ -146,33 +144,11 @@ class Conversion(Pass):
         return None
 
 
-def _name_sizes(made: Sequence[Node], old: Sequence[Value], new: Sequence[Value]) -> None:
-    """Call the sizes that a lowering introduced what the op that it replaces calls them.
-
-    The target's shape inference gives a size that it cannot compute a name of its own; where such a size ends up
-    as one that the replaced op had a name or an expression for, the two are the same.
-    """
-    own = {s.name for node in made for r in node.results for s in type_symbols(r.type)}
-    inside = set(made)
-    given = (v for node in made for v in node.operand_values if v.producer not in inside)
-    own -= {s.name for v in given for s in type_symbols(v.type)}
-    names: dict[str, Dim] = {}
-    for before, after in zip(old, new, strict=True):
-        if isinstance(before.type, TensorType) and isinstance(after.type, TensorType):
-            for known, inferred in zip(before.type.shape, after.type.shape, strict=False):
-                symbol = None if isinstance(inferred, int) else inferred.as_symbol
-                if symbol is not None and symbol.name in own:
-                    names.setdefault(symbol.name, known)
-    if names:
-        for node in made:
-            node.substitute_sizes(names)
-
-
 def _take_over(graph: Graph, old: Value, new: Value) -> None:
-    if isinstance(old.type, TensorType) and isinstance(new.type, TensorType):
-        if (old.dtype, old.rank) != (new.dtype, new.rank):
-            raise IRError(f"a lowering gave {new.type} for {old.type} (%{old.name or '?'})")
-        if new.producer is not None:
-            # The target's shape inference knows less about symbolic sizes than the op that stood here.
-            new.type = old.type
+    tensors = isinstance(old.type, TensorType) and isinstance(new.type, TensorType)
+    if tensors and (old.dtype, old.rank) != (new.dtype, new.rank):
+        raise IRError(f"a lowering gave {new.type} for {old.type} (%{old.name or '?'})")
     graph.replace_uses(old, new)
+    if tensors and new.producer is not None:
+        # The target's shape inference knows less about symbolic sizes than the op that stood here.
+        new.type = old.type

@@ -74,8 +74,8 @@ class Match:
             self._miss = (len(self._nodes), reason)
 
     def is_single_use(self, value: Value) -> bool:
-        """Whether one node uses the value, and no output does."""
-        return len(value.users) == 1 and not self.graph.is_output(value)
+        """Whether one node uses the value, and nothing else."""
+        return value.only_user is not None
 
     # For patterns: each of these binds and yields, and undoes it on resumption
 

@@ -13,7 +13,6 @@ from typing_extensions import override
 from detc.ir import (
     Attribute,
     Constant,
-    Graph,
     IRError,
     Node,
     Operand,
@@ -109,7 +108,7 @@ class NodePattern(Pattern):
         if node.op.name not in self.ops:
             match.miss(f"expected {self}, found {node.op.name}")
             return
-        if self._once and not _used_once(match.graph, node):
+        if self._once and not _used_once(node):
             match.miss(f"the result of {node.op.name} is used elsewhere")
             return
         for is_new in match.enter(self, node):
@@ -298,9 +297,9 @@ def _equal_attribute(expected: Any, value: Attribute) -> bool:
     return bool(expected == value)
 
 
-def _used_once(graph: Graph, node: Node) -> bool:
-    users = {user for result in node.results for user in result.users}
-    return len(users) == 1 and not any(graph.is_output(result) for result in node.results)
+def _used_once(node: Node) -> bool:
+    users = {result.only_user for result in node.results if result.is_used}
+    return len(users) == 1 and None not in users
 
 
 def described(operand: Operand) -> str:

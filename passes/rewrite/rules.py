@@ -158,7 +158,7 @@ class _Driver:
             new = self._number(before, anchor)
             old = [result for root in match.roots for result in root.results]
             old, values = self._paired(rule, old, [made] if isinstance(made, Value) else list(made))
-            _check_types(rule, old, values)
+            _check_types(self._graph, rule, old, values)
             self._check_order(rule, new, values, anchor, several=len(match.roots) > 1)
         except NoMatch as refusal:
             count.refused[refusal.reason] += 1
@@ -187,7 +187,7 @@ class _Driver:
         if len(old) != len(made):
             raise IRError(f"the rule {rule.name} gave {len(made)} values for {len(old)} results")
         for was, value in zip(old, made, strict=True):
-            if value is None and (was.is_used or self._graph.is_output(was)):
+            if value is None and was.is_used:
                 raise NoMatch(f"result {was.index} is used")
         pairs = [(was, value) for was, value in zip(old, made, strict=True) if value is not None]
         return [was for was, _ in pairs], [value for _, value in pairs]
@@ -213,7 +213,7 @@ class _Driver:
         self, rule: RewriteRule, new: list[Node], values: list[Value], anchor: Node, *, several: bool
     ) -> None:
         for node in new:
-            for value in node.operand_values:
+            for value in node.uses:
                 self._check_before(rule, value, node, several)
         for value in values:
             if value.producer is not None and value.producer not in new:
@@ -244,22 +244,22 @@ class _Driver:
         stack: list[Node] = []
         lonely: dict[Value, None] = {}
         for root in roots:
-            operands = list(root.operand_values)
+            used = list(root.uses)
             self._graph.erase(root)
             self._order.pop(root, None)
-            lonely.update(dict.fromkeys(operands))
-            stack.extend(v.producer for v in operands if v.producer is not None)
+            lonely.update(dict.fromkeys(used))
+            stack.extend(v.producer for v in used if v.producer is not None)
         while stack:
             node = stack.pop()
             if node.graph is not self._graph:
                 continue
-            operands = list(node.operand_values)
+            used = list(node.uses)
             if erase_if_unused(self._graph, node):
                 self._order.pop(node, None)
-                lonely.update(dict.fromkeys(operands))
-                stack.extend(v.producer for v in operands if v.producer is not None)
+                lonely.update(dict.fromkeys(used))
+                stack.extend(v.producer for v in used if v.producer is not None)
         # A pattern may ask for a single use: who is left alone with a value is looked at again.
-        self._enqueue_downstream([v for v in lonely if len(v.users) == 1])
+        self._enqueue_downstream([v for v in lonely if v.only_user is not None])
 
     def _enqueue(self, node: Node) -> None:
         if node not in self._queued and node.op.name in self._rules:
@@ -299,11 +299,11 @@ def _between(before: Node | None, anchor: Node) -> list[Node]:
     return found[::-1]
 
 
-def _check_types(rule: RewriteRule, old: list[Value], new: list[Value]) -> None:
+def _check_types(graph: Graph, rule: RewriteRule, old: list[Value], new: list[Value]) -> None:
     if all(a is b for a, b in zip(old, new, strict=True)):
         raise NoMatch("there is nothing to change")
     for was, value in zip(old, new, strict=True):
-        if was.type == value.type:
+        if graph.may_replace(was, value):
             continue
         if isinstance(was.type, TensorType) and isinstance(value.type, TensorType):
             same = (was.dtype, was.rank) == (value.dtype, value.rank)

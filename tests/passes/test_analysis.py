@@ -76,7 +76,7 @@ def test_memory_is_what_a_run_holds(graph: Graph, inputs: dict[str, Tensor]) -> 
         live = sum(
             size
             for value, size in taken.items()
-            if made[value] <= i and (last[value] >= i or graph.is_output(value) or made[value] == i)
+            if made[value] <= i and (last[value] >= i or value.is_output or made[value] == i)
         )
         assert found.live_bytes[node] == live, node
         peak = max(peak, live)

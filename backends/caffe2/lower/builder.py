@@ -43,8 +43,7 @@ class Caffe2Builder(Builder):
 
     def unused(self, index: int, why: str) -> None:
         """Refuse when the lowered node's result at `index` is used."""
-        value = self.lowered.results[index]
-        if value.is_used or self.graph.is_output(value):
+        if self.lowered.results[index].is_used:
             raise NoMatch(why)
 
     def cast(self, value: Value, dtype: torch.dtype) -> Value:

@@ -135,14 +135,14 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
     """BBoxTransform, which also clips the boxes to their images: what the op that takes them would do."""
     deltas, boxes = node.operand(0), node.operand(1)
     (decoded,) = node.results
-    users = decoded.users
-    if b.graph.is_output(decoded) or len(users) != 1 or users[0].op.name not in CLIPPERS:
+    user = decoded.only_user
+    if user is None or user.op.name not in CLIPPERS:
         raise NoMatch(f"decoded boxes that go elsewhere than into {' or '.join(CLIPPERS)}: Caffe2 clips them")
     check_decoding(node)
     rotated, weights = boxes.shape[1] == ROTATED.columns, floats(node.attributes["weights"])
     if weights[4:] != (1.0,) * rotated:
         raise NoMatch(f"weights {weights} of the deltas: Caffe2 has none for angles")
-    index, im_info = (users[0].operand(position) for position in CLIPPERS[users[0].op.name])
+    index, im_info = (user.operand(position) for position in CLIPPERS[user.op.name])
     transformed, splits = b.caffe2.BBoxTransform(
         rois_of(b, boxes, index, im_info.shape[0]),
         deltas,

@@ -23,7 +23,7 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
         return _one_level(b, node)
     limit = int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
     levels = by_level(b, node)
-    return (_merged_with_scores if _wants_scores(b, node) else _merged)(b, levels, limit)
+    return (_merged_with_scores if node.results[1].is_used else _merged)(b, levels, limit)
 
 
 def _one_level(b: Caffe2Builder, node: Node) -> list[Value]:
@@ -119,7 +119,7 @@ def _arguments(b: Caffe2Builder, node: Node) -> dict[str, object]:
     gives, the next larger number makes the two the same.
     """
     least = torch.tensor(float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
-    if _wants_scores(b, node):
+    if node.results[1].is_used:
         # Not one so small that a processor may take it for zero.
         least = torch.nextafter(least, torch.tensor(torch.inf)).clamp(min=torch.finfo(torch.float32).tiny)
     return {
@@ -130,11 +130,6 @@ def _arguments(b: Caffe2Builder, node: Node) -> dict[str, object]:
         **ANGLES,
         "legacy_plus_one": False,
     }
-
-
-def _wants_scores(b: Caffe2Builder, node: Node) -> bool:
-    scores = node.results[1]
-    return scores.is_used or b.graph.is_output(scores)
 
 
 def _strides(node: Node) -> list[int]:

@@ -111,10 +111,10 @@ def _best(name: str, reduction: str, position: str) -> None:
         keep = {} if keepdim else {"keepdims": 0}
         values, indices = b.lowered.results
         # Only what is used is computed; a result that is not stands in for the other's node.
-        best = reduce(b, reduction, self, dim, keepdim) if _is_needed(b, values) else None
+        best = reduce(b, reduction, self, dim, keepdim) if values.is_used else None
         where = (
             b.call(f"onnx.{position}", self, axis=axis_of(dim, self.rank), **keep)
-            if _is_needed(b, indices)
+            if indices.is_used
             else None
         )
         if best is None:
@@ -122,10 +122,6 @@ def _best(name: str, reduction: str, position: str) -> None:
         if where is None:
             where = b.constant(torch.empty((0,) * indices.rank, dtype=indices.dtype))
         return [best, where]
-
-
-def _is_needed(b: OnnxBuilder, value: Value) -> bool:
-    return value.is_used or b.graph.is_output(value)
 
 
 _best("max", "ReduceMax", "ArgMax")
