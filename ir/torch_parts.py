@@ -7,6 +7,7 @@ it. Then one InputError names torch's version and the part. `check()` looks up a
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -275,8 +276,9 @@ def _scripted() -> torch.jit.ScriptModule:
 
 
 def _oldest() -> str:
-    required = next(entry for entry in requires("detc") or () if entry.startswith("torch>="))
-    return required.removeprefix("torch>=").partition(",")[0]
+    found = re.search(r"^torch\b.*>=([\d.]+)", "\n".join(requires("detc") or ()), re.MULTILINE)
+    assert found, "detc requires a least torch"
+    return found[1]
 
 
 if not TYPE_CHECKING:  # else every misspelt name were a part to the type checker
