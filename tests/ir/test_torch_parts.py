@@ -119,7 +119,7 @@ def test_one_line_says_so(
     program = (
         "import sys, torch, torchvision\n"
         f"{take_away}\n"
-        "import detc, detc.api, detc.export, detc.load\n"
+        "import detc, detc.api, detc.export\n"
         "from detc.commands.main import main\n"
         "try: detc.capture(detc.load_model(sys.argv[3], sys.argv[5]))\n"
         "except detc.InputError as error: print(error)\n"
