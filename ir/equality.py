@@ -55,7 +55,7 @@ def _node_difference(mine: Node, theirs: Node, twins: dict[Value, Value], origin
     if mine.op is not theirs.op:
         return f"the op is {theirs.op.name}"
     if attribute_keys(mine) != attribute_keys(theirs):
-        return f"attributes {dict(mine.attributes)} and {dict(theirs.attributes)}"
+        return f"attributes {mine.attributes} and {theirs.attributes}"
     if [r.type for r in mine.results] != [r.type for r in theirs.results]:
         return "the results' types differ"
     if len(mine.operands) != len(theirs.operands):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias, Union
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 
@@ -135,7 +135,7 @@ class Node:
     """One operation: operands and attributes in, one or more values out.
 
     Attributes:
-        attributes: read only; `set_attributes` puts others.
+        attributes: by name. A change of them is a change of the sizes that the node uses.
         size_names: the names of the sizes in its attributes.
         source: the module path in the model that it comes from, such as `backbone.bottom_up.stem.conv1`.
         created_by: the name of the pass that made it, or `capture`.
@@ -167,9 +167,8 @@ class Node:
         created_by: str = "",
     ) -> None:
         self.op = op
-        self.attributes: Mapping[str, Attribute]
-        self.size_names: frozenset[str]
-        self._hold_attributes(attributes)
+        self.attributes = Attributes(self, attributes)
+        self.size_names = self.attributes.size_names()
         self.results = [Value(t, producer=self, index=i) for i, t in enumerate(result_types)]
         self.source = source
         self.created_by = created_by
@@ -181,21 +180,10 @@ class Node:
         self._sizes = NO_SIZES
         """What its graph's index of sizes knows of it: the names that it uses, carries, and brings in."""
 
-    def _hold_attributes(self, attributes: Mapping[str, Attribute]) -> None:
-        self.attributes = MappingProxyType(dict(attributes))
-        self.size_names = frozenset(
-            symbol.name
-            for value in attributes.values()
-            if isinstance(value, tuple | SymExpr)
-            for symbol in attribute_symbols(value)
-        )
-
     def copy(self, operands: Sequence[Operand]) -> Node:
         """A node like this one on other operands, in no graph yet."""
         types = [result.type for result in self.results]
-        twin = Node(self.op, operands, {}, types, source=self.source, created_by=self.created_by)
-        twin.attributes, twin.size_names = self.attributes, self.size_names
-        return twin
+        return Node(self.op, operands, self.attributes, types, source=self.source, created_by=self.created_by)
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -273,12 +261,6 @@ class Node:
             self._take_uses()
             self.graph.sizes.update(self)
 
-    def set_attributes(self, attributes: Mapping[str, Attribute]) -> None:
-        """Replace all attributes."""
-        self._hold_attributes(attributes)
-        if self.graph is not None:
-            self.graph.sizes.update(self)
-
     def replace_operand(self, old: Value, new: Value) -> None:
         """Use `new` wherever this node used `old`."""
         self.set_operands([_swap(operand, old, new) for operand in self._operands])
@@ -286,7 +268,7 @@ class Node:
     def substitute_sizes(self, sizes: Mapping[str, Dim]) -> None:
         """Put other sizes for the named ones, in the attributes and in the results' types."""
         if not self.size_names.isdisjoint(sizes):
-            self.set_attributes({n: substitute_attribute(a, sizes) for n, a in self.attributes.items()})
+            self.attributes.update({n: substitute_attribute(a, sizes) for n, a in self.attributes.items()})
         for result in self.results:
             result.type = substitute_type(result.type, sizes)
 
@@ -305,6 +287,45 @@ class Node:
     def __repr__(self) -> str:
         where = f" at {self.source}" if self.source else ""
         return f"<Node {self.op.name}{where}>"
+
+
+def _telling(change: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of a dict that changes it, after which the node knows its sizes."""
+
+    @wraps(change)
+    def changed(self: Attributes, *args: Any, **kwargs: Any) -> Any:
+        result = change(self, *args, **kwargs)
+        node = self._node
+        node.size_names = self.size_names()
+        if node.graph is not None:
+            node.graph.sizes.update(node)
+        return result
+
+    return changed
+
+
+class Attributes(dict[str, Attribute]):
+    """A node's attributes. A change of them may be a change of what the node uses, and is noted."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node, attributes: Mapping[str, Attribute]) -> None:
+        super().__init__(attributes)
+        self._node = node
+
+    def size_names(self) -> frozenset[str]:
+        """The names of the sizes in them."""
+        structured = [value for value in self.values() if isinstance(value, tuple | SymExpr)]
+        return frozenset(symbol.name for value in structured for symbol in attribute_symbols(value))
+
+    __setitem__ = _telling(dict.__setitem__)
+    __delitem__ = _telling(dict.__delitem__)
+    __ior__ = _telling(dict.__ior__)
+    clear = _telling(dict.clear)
+    pop = _telling(dict.pop)
+    popitem = _telling(dict.popitem)
+    setdefault = _telling(dict.setdefault)
+    update = _telling(dict.update)
 
 
 def _swap(operand: Operand, old: Value, new: Value) -> Operand:

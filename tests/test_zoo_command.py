@@ -49,7 +49,7 @@ def test_what_differs_is_no(loaded: Callable[[str], nn.Module], monkeypatch: pyt
     def wrong(self: object, graph: detc.Graph, context: object) -> bool:
         for node in graph:
             if node.op.name == "det.box_inference":
-                node.set_attributes({**node.attributes, "score_thresh": 0.9})
+                node.attributes["score_thresh"] = 0.9
         return whole(self, graph, context)  # type: ignore[arg-type]
 
     monkeypatch.setattr(detc.passes.RemovePostprocess, "apply", wrong)

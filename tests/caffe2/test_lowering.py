@@ -317,7 +317,7 @@ class MoveBox(detc.Pass):
 
     def apply(self, graph: Graph, context: detc.passes.Context) -> bool:
         node = next(node for node in graph if node.op.name == "caffe2.BBoxTransform")
-        node.set_attributes({**node.attributes, "weights": (10.0, 10.0, 5.0, 4.5)})
+        node.attributes["weights"] = (10.0, 10.0, 5.0, 4.5)
         return True
 
 

@@ -144,14 +144,24 @@ def test_a_size_that_is_found_out_is_a_number_everywhere() -> None:
     verify(graph)
 
 
-def test_attributes_change_by_one_door() -> None:
+def test_a_change_of_attributes_is_a_change_of_uses() -> None:
     graph = graph_of(TEXT)
-    node = nodes(graph)["x"]
-    with pytest.raises(TypeError):
-        node.attributes["size"] = (2,)  # type: ignore[index]
-    node.set_attributes({**node.attributes, "size": (2,)})
-    assert not value(graph, "rows").is_used
-    check_use_lists(graph)
+    rows, attributes, size = value(graph, "rows"), nodes(graph)["x"].attributes, (2 * symbol("kept"),)
+    changes = {
+        "set": (lambda: attributes.__setitem__("size", (2,)), False),
+        "update": (lambda: attributes.update(size=size), True),
+        "delete": (lambda: attributes.__delitem__("size"), False),
+        "default": (lambda: attributes.setdefault("size", size), True),
+        "pop": (lambda: attributes.pop("size"), False),
+        "or": (lambda: attributes.__ior__({"size": size}), True),
+        "pop item": (attributes.popitem, False),
+        "set again": (lambda: attributes.__setitem__("size", size), True),
+        "clear": (attributes.clear, False),
+    }
+    for name, (change, used) in changes.items():
+        change()
+        assert rows.is_used is used, name
+        check_use_lists(graph)
 
 
 def test_a_clone_keeps_names_that_are_gone() -> None:

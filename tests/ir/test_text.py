@@ -184,7 +184,7 @@ def test_any_attribute_survives(value: object) -> None:
     x = graph.add_input("x", TensorType(torch.float32, (symbol("N"),)))
     out = Builder(graph).aten.relu(x)
     assert out.producer is not None
-    out.producer.set_attributes({"inplace": value})  # type: ignore[dict-item]
+    out.producer.attributes["inplace"] = value  # type: ignore[assignment]
     graph.set_outputs({"out": out})
     again = parse_graph(print_graph(graph))
     assert difference(graph, again) is None

@@ -94,11 +94,11 @@ def _too_few(graph: Graph) -> None:
 
 
 def _unknown_attribute(graph: Graph) -> None:
-    nodes(graph)["k"].set_attributes({"size": 3})
+    nodes(graph)["k"].attributes["size"] = 3
 
 
 def _missing_attribute(graph: Graph) -> None:
-    nodes(graph)["c"].set_attributes({})
+    del nodes(graph)["c"].attributes["dim"]
 
 
 def _dtype(graph: Graph) -> None:
