@@ -1,4 +1,4 @@
-"""The two commonest detectors on every target, without detectron2's golden outputs changing: the quick answer for a new environment."""
+"""The commonest kinds of detectors on every target give what detectron2 gave: what an environment is judged by first."""
 
 from __future__ import annotations
 
