@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from tests.caffe2_real.client import RealCaffe2
-from tests.caffe2_real.provision import interpreter
-from tests.caffe2_real.provision import main as provision
+from tests.environments import CAFFE2
 
 from . import models
 from .compiling import need_weights
@@ -53,7 +52,7 @@ def run(work: Path, rounds: int) -> list[Section]:
         for _ in range(max(rounds, 1))
     ]
     sections = [_export(full, small, onnx)]
-    if provision() == 0 and interpreter() is not None:
+    if CAFFE2.make():
         speed = measure("caffe2-latency", "--ours", str(folder), "--rounds", str(rounds))
         sections.append(_speed(speed))
     return sections
@@ -125,13 +124,11 @@ def compile_caffe2(options: argparse.Namespace) -> dict[str, Any]:
 
 def caffe2_latency(options: argparse.Namespace) -> dict[str, Any]:
     """Ours and the original's net in the real Caffe2, and the full-size net in both runtimes."""
-    python = interpreter()
-    assert python is not None
     nets: dict[str, Any] = {name: {} for name in ORIGINALS}
     full: dict[str, Any] = {}
     for clock, threads in ((0, THREADS), (1, 1)):
         torch.set_num_threads(threads)
-        with RealCaffe2(python, threads=threads) as real:
+        with RealCaffe2(CAFFE2.python, threads=threads) as real:
             key = ("wall", "cpu")[clock]
             for name in ORIGINALS:
                 nets[name][key] = _take_turns(_nets(real, name), options.rounds, clock)

@@ -16,7 +16,7 @@ from tests.rule_coverage import pytest_configure  # noqa: F401  (pytest finds th
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The tests against the real Caffe2 run when they are named: `make test-caffe2` provisions it for them."""
+    """The tests against the real Caffe2 run when they are named: `make test-caffe2` makes it for them."""
     if collection_path.name == "caffe2_real" and not any("caffe2_real" in a for a in config.args):
         return True
     return None

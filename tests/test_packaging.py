@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from importlib.resources import files
 from itertools import chain
@@ -17,11 +18,6 @@ import pytest
 import detc
 from detc.ir.extras import extra
 from tests import installation
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOTS = ("driver", "frontend", "ir", "passes", "backends")
@@ -58,6 +54,18 @@ def test_each_dependency_has_its_reason() -> None:
     for dependency in dependencies:
         assert re.search(rf'^    "{re.escape(dependency)}", +# \S', text, re.MULTILINE), dependency
         assert "==" not in dependency
+
+
+def test_one_lowest_python() -> None:
+    """What the README, the Makefile and the linter say of Python is what the package requires."""
+    floor = project()["project"]["requires-python"].removeprefix(">=")
+    major, minor = floor.split(".")
+    for name in ("README.md", "CONTRIBUTING.md", "Makefile"):
+        assert set(re.findall(r"(3\.\d+) or later", (ROOT / name).read_text())) == {floor}, name
+    assert f"sys.version_info < ({major}, {minor})" in (ROOT / "Makefile").read_text()
+    assert project()["tool"]["ruff"]["target-version"] == f"py{major}{minor}"
+    example = tomllib.loads((ROOT / "examples" / "custom_pass" / "pyproject.toml").read_text())
+    assert example["project"]["requires-python"] == f">={floor}"
 
 
 def test_all_is_every_extra_of_users() -> None:

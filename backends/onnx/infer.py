@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import TypeProto, helper, shape_inference
+from onnx import NodeProto, TensorProto, TypeProto, helper, shape_inference
 from onnx.defs import OpSchema
 
 from detc.ir import (
@@ -96,13 +96,10 @@ def _infer(
         if t is not None and k is not None
     }
     outputs = [f"o{i}" for i in range(output_count(schema, dict(attributes), _split_length(tensors)))]
-    node = onnx.NodeProto(op_type=name, input=names, output=outputs)
+    node = NodeProto(op_type=name, input=names, output=outputs)
     node.attribute.extend(attribute_protos(schema, dict(attributes)))
-    opsets = [helper.make_opsetid("", OPSET)]
     try:
-        found = shape_inference.infer_node_outputs(
-            schema, node, inputs, values, opset_imports=opsets, ir_version=IR_VERSION
-        )
+        found = _output_types(schema, node, inputs, values)
     except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError) as error:
         raise IRError(f"onnx.{name} refuses its operands: {_reason(error)}") from None
     refine = _REFINEMENTS.get(name)
@@ -125,6 +122,25 @@ def _infer(
                 count += 1
         results.append(TensorType(DTYPE_OF_ELEMENT[proto.tensor_type.elem_type], tuple(shape)))
     return refine(results, tensors, known, dict(attributes)) if refine else tuple(results)
+
+
+def _output_types(
+    schema: OpSchema, node: NodeProto, inputs: dict[str, TypeProto], values: dict[str, TensorProto]
+) -> dict[str, TypeProto]:
+    """Output's name -> its type."""
+    opsets = [helper.make_opsetid("", OPSET)]
+    if schema.has_type_and_shape_inference_function or not schema.has_function:
+        return shape_inference.infer_node_outputs(
+            schema, node, inputs, values, opset_imports=opsets, ir_version=IR_VERSION
+        )
+    # What is defined by its body alone (MeanVarianceNormalization; before onnx 1.20 GreaterOrEqual too) has a type
+    # in a model only.
+    given = [helper.make_value_info(name, proto) for name, proto in inputs.items()]
+    wanted = [helper.make_value_info(name, TypeProto()) for name in node.output]
+    graph = helper.make_graph([node], schema.name, given, wanted, list(values.values()))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    return {output.name: output.type for output in inferred.graph.output}
 
 
 def _tensor(name: str, type: Type | None) -> TensorType | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
-from typing import Any, SupportsIndex, overload
+from typing import Any, Self, SupportsIndex, overload
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from detc.ir import DetcError, Graph, InputError, paused_collector
 

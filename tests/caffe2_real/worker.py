@@ -1,4 +1,4 @@
-"""Runs nets in the real Caffe2, one request after the other, in the environment that provision.py makes.
+"""Runs nets in the real Caffe2, one request after the other, in the environment that tests/environments.py makes.
 
 A request on stdin and a reply on stdout is each eight bytes of length, big-endian, and then an .npz archive.
 

@@ -107,6 +107,9 @@ F, L, B = torch.float32, torch.int64, torch.bool
         ("Reshape", [(F, (N, 3, 4)), None], {1: [-1, 12]}, {}, "f32[N,12]"),
         ("Resize", [(F, (N, 3, H, W)), None, None, (L, (4,))], None, {}, "f32[d0,d1,d2,d3]"),
         ("BatchNormalization", [(F, (N, 3, H)), *[(F, (3,))] * 4], None, {}, "f32[N,3,H]"),
+        # These are functions; onnx may have no rule of their own for them.
+        ("GreaterOrEqual", [(F, (N, 1)), (F, (1, 3))], None, {}, "bool[N,3]"),
+        ("MeanVarianceNormalization", [(F, (N, 3, H))], None, {"axes": (0, 2)}, "f32[N,3,H]"),
     ],
 )  # fmt: skip
 def test_inferred_types(op, shapes, constants, attributes, types):
@@ -138,6 +141,8 @@ def test_wrong_operands_are_named():
     graph, b = start((N, 3, H, W))
     with pytest.raises(IRError, match=r"onnx\.MatMul refuses its operands"):
         b.onnx.MatMul(graph.inputs[0], b.constant(torch.zeros(3, dtype=torch.int64)))
+    with pytest.raises(IRError, match=r"onnx\.GreaterOrEqual refuses its operands"):
+        b.onnx.GreaterOrEqual(graph.inputs[0], b.constant(torch.zeros(3, dtype=torch.int64)))
     with pytest.raises(IRError, match="there is no attribute 'stride'"):
         b.onnx.MaxPool(graph.inputs[0], kernel_shape=(2, 2), stride=(2, 2))
     with pytest.raises(IRError, match="the attribute 'kernel_shape' is missing"):
