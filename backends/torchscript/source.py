@@ -12,6 +12,7 @@ caller's to provide.
 
 from __future__ import annotations
 
+import json
 import keyword
 import math
 import re
@@ -311,7 +312,7 @@ def _follow(start: str, names: Sequence[str]) -> str:
     text = start
     for name in names:
         plain = name.isidentifier() and not keyword.iskeyword(name)
-        text = f"{text}.{name}" if plain else f'getattr({text}, "{name}")'
+        text = f"{text}.{name}" if plain else f"getattr({text}, {json.dumps(name)})"
     return text
 
 

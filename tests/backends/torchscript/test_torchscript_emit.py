@@ -58,7 +58,16 @@ def test_what_is_written_is_what_the_interpreter_computes(name):
 def test_weights_keep_their_names_and_odd_ones_find_a_place():
     graph = Graph("weights", level="torchscript")
     x = graph.add_input("x", TensorType(F32, (N, 3)))
-    names = ("layers.0.weight", "layers.0.bias", "class.weight", "training", "half.scale", "layers", "a-b")
+    names = (
+        "layers.0.weight",
+        "layers.0.bias",
+        "class.weight",
+        "training",
+        "half.scale",
+        "layers",
+        "a-b",
+        'say "x"',
+    )
     total = x
     for name in names:
         total = Builder(graph).aten.add.Tensor(total, graph.add_weight(name, torch.rand(3)))
