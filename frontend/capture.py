@@ -125,7 +125,7 @@ class Capture:
         self.model = model
         self.graph = Graph(name, level="captured")
         self.build = Builder(self.graph, created_by="capture")
-        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._paths: dict[int, str] = {id(module): path for path, module in model.named_modules()}
         self._weights = weight_names(model)
 
     def path(self, module: nn.Module) -> str:

@@ -107,6 +107,7 @@ class Context:
         return Builder(graph, before=before, source=before.source, created_by=self.pass_name)
 
 
+@dataclass(frozen=True)
 class Pass(ABC):
     """A step of a pipeline. Subclasses are frozen dataclasses; the fields are the options."""
 
@@ -128,7 +129,7 @@ class Pass(ABC):
         """Name and options that differ from their defaults: `fold-batch-norm{eps=1e-05}`."""
         given = [
             f"{f.name}={_written(getattr(self, f.name))}"
-            for f in fields(self)  # type: ignore[arg-type]
+            for f in fields(self)
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}{{{','.join(given)}}}" if given else self.name
