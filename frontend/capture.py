@@ -29,12 +29,10 @@ from detc.ir import (
     symbol,
     verify,
 )
+from detc.ir.tracing import ASSUMPTIONS, trace, weight_names
 
-from .branches import ASSUMPTIONS
 from .detectron2.config import Config
 from .detectron2.dataset import known_class_names, test_settings
-from .recorded import weight_names
-from .tracing import trace
 
 Importer: TypeAlias = Callable[..., Any]
 """importer(capture, module, *arguments): emits what the module computes, returns its outputs as values."""

@@ -50,6 +50,7 @@ from .debug.numerics import CheckNumerics, DivergenceError, PassReport
 from .debug.reduce import Reproducer, reduce
 from .debug.slicing import Slice, extract
 from .detection.anchors import FuseAnchors
+from .detection.decompose import Decompose
 from .detection.instances import FLAT_NAMES, FlattenInstances, flat_names
 from .detection.postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
 from .detection.rpn_head import FuseRpnHead
@@ -72,6 +73,7 @@ __all__ = [
     "CountNodes",
     "Culprit",
     "DeadCode",
+    "Decompose",
     "DecomposePostprocess",
     "DetectionReport",
     "DivergenceError",

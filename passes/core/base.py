@@ -102,6 +102,10 @@ class Context:
         """The counts of one rule of the running pass."""
         return self.rules.setdefault((self.pass_name, rule), RuleCount())
 
+    def refusals(self, rule: str) -> list[str]:
+        """Why any pass so far refused to apply the rule of that name."""
+        return [why for (_, name), count in self.rules.items() if name == rule for why in count.refused]
+
     def builder(self, graph: Graph, before: Node) -> Builder:
         """A builder that puts nodes before `before`, with its source, made by the running pass."""
         return Builder(graph, before=before, source=before.source, created_by=self.pass_name)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 from typing import Any
 
 import torch
 
-from detc.ir import Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
+from detc.ir import Attribute, Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
 from detc.ir.dims import Call, Monomial, symbols_of
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import Sizes
+from detc.passes.detection.decompose import written_out
+from detc.passes.rewrite.conversion import LoweringRule, Sizes, take_place
 
 INT64_MAX = 2**63 - 1
 
@@ -27,15 +28,48 @@ class OnnxBuilder(Builder):
         lowered: the node being lowered.
     """
 
-    def __init__(self, graph: Graph, node: Node, sizes: Sizes, *, created_by: str) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        node: Node,
+        sizes: Sizes,
+        *,
+        created_by: str,
+        table: Mapping[str, LoweringRule] | None = None,
+    ) -> None:
         super().__init__(graph, before=node, source=node.source, created_by=created_by)
         self.lowered = node
         self._sizes = sizes
+        self._table = table or {}
 
     @property
     def result(self) -> TensorType:
         """The type of the lowered node's first result."""
         return self.lowered.results[0].tensor_type
+
+    def written_out(
+        self, function: Callable[..., Any], *operands: Value, alike: bool = False, **attributes: Attribute
+    ) -> list[Value]:
+        """As `decompose.written_out`, in ai.onnx operators.
+
+        With `alike` the operands differ in the last axis only, which ONNX's inference need not have seen.
+        """
+        for other in operands[1:] if alike else ():
+            self.graph.unify_sizes(operands[0], other)
+        first = len(self.made)
+        values = written_out(self, function, *operands, **attributes)
+        traced, self.made[first:] = self.made[first:], []
+        lowered: dict[Value, Value] = {}
+        for node in traced:
+            b = OnnxBuilder(self.graph, node, self._sizes, created_by=self.created_by)
+            made = self._table[node.op.name](b, node)
+            results = [made] if isinstance(made, Value) else list(made)
+            lowered.update(zip(node.results, results, strict=True))
+            take_place(self.graph, node, results)
+            self.made += b.made
+            for result in results:
+                self._sizes.learn(result)
+        return [lowered.get(value, value) for value in values]
 
     # Constants
 

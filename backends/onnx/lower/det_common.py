@@ -49,35 +49,6 @@ def whwh(b: Builder, hw: Value) -> Value:
     return b.onnx.Gather(hw, ints(b, 1, 0, 1, 0), axis=1)
 
 
-def clip(b: Builder, boxes: Value, bounds: Value) -> Value:
-    """Boxes cut to [0, bounds]; the bounds broadcast."""
-    return b.onnx.Min([b.onnx.Max([boxes, scalar(b, 0.0)]), bounds])
-
-
-def decode(
-    b: Builder, deltas: Value, centre: Value, size: Value, weights: tuple[float, ...], scale_clamp: float
-) -> Value:
-    """`det.apply_deltas` on the last axis: deltas [..., 4] for boxes given by centre and size [..., 2].
-
-    Coordinates go through elementwise operators only: a matrix product would take fewer of them, but accelerators
-    round its operands to ten bits of mantissa, which is half a pixel.
-    """
-    if any(w != 1.0 for w in weights):
-        deltas = b.onnx.Div(deltas, floats(b, *weights))
-    move, grow = split(b, deltas, (2, 2), axis=-1)
-    moved = b.onnx.Add(b.onnx.Mul(move, size), centre)
-    growth = b.onnx.Exp(b.onnx.Min([grow, scalar(b, scale_clamp)]))
-    half = b.onnx.Mul(growth, b.onnx.Mul(size, scalar(b, 0.5)))
-    return b.onnx.Concat([b.onnx.Sub(moved, half), b.onnx.Add(moved, half)], axis=-1)
-
-
-def centre_and_size(b: Builder, boxes: Value) -> tuple[Value, Value]:
-    """Boxes x0 y0 x1 y1 [..., 4] as centre [..., 2] and size [..., 2]."""
-    low, high = split(b, boxes, (2, 2), axis=-1)
-    size = b.onnx.Sub(high, low)
-    return b.onnx.Add(low, b.onnx.Mul(size, scalar(b, 0.5))), size
-
-
 def magnitude(b: Builder, value: Value, axis: int) -> Value:
     """The sum of absolute values along an axis: finite exactly where all of them are.
 

@@ -6,7 +6,7 @@ from detc.ir import Builder, Graph, Node, TensorType, Value
 from detc.passes.core.base import NoMatch
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .det_common import F32, I64, ints, scalar, scan, split, whwh
+from .det_common import F32, I64, ints, scalar, scan, split
 
 _MARGIN = 2
 """Cells on each side of a map that bicubic interpolation takes from beyond its border."""
@@ -93,18 +93,4 @@ def _cubic_weights(b: Builder, step: Value, pixels: Value, side: int) -> Value:
     return weights
 
 
-def rescale_keypoints(b: Builder, node: Node) -> Value:
-    """x and y with each keypoint's own image's factors."""
-    keypoints, batch_index, im_info, output_size = (node.operand(i) for i in range(4))
-    target = whwh(b, b.onnx.Cast(output_size, to=F32))
-    factors, _ = split(b, b.onnx.Div(target, whwh(b, im_info)), (2, 2), axis=1)  # [N, 2]: x, y
-    own = b.onnx.Unsqueeze(b.onnx.Gather(factors, batch_index, axis=0), ints(b, 1))
-    xy, score = split(b, keypoints, (2, 1), axis=2)
-    moved: Value = b.onnx.Concat([b.onnx.Mul(xy, own), score], axis=2)
-    return moved
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.keypoint_inference": keypoint_inference,
-    "det.rescale_keypoints": rescale_keypoints,
-}
+TABLE: dict[str, LoweringRule] = {"det.keypoint_inference": keypoint_inference}

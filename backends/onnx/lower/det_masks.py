@@ -9,15 +9,6 @@ from detc.passes.rewrite.conversion import LoweringRule
 from .det_common import F32, I64, ints, scalar, split
 
 
-def mask_inference(b: Builder, node: Node) -> Value:
-    """Select first, then one sigmoid on what was selected."""
-    logits, classes = node.operand(0), node.operand(1)
-    if logits.shape[1] == 1:
-        return b.onnx.Sigmoid(logits)
-    own = b.onnx.GatherND(logits, b.onnx.Unsqueeze(classes, ints(b, 1)), batch_dims=1)  # [D, S, S]
-    return b.onnx.Sigmoid(b.onnx.Unsqueeze(own, ints(b, 1)))
-
-
 def paste_masks(b: Builder, node: Node) -> Value:
     """Bilinear resampling into a box is separable: rows x mask x columns, two matrix products for all masks.
 
@@ -46,4 +37,4 @@ def paste_masks(b: Builder, node: Node) -> Value:
     return b.onnx.GreaterOrEqual(drawn, scalar(b, float(node.attributes["threshold"])))  # type: ignore[arg-type]
 
 
-TABLE: dict[str, LoweringRule] = {"det.mask_inference": mask_inference, "det.paste_masks": paste_masks}
+TABLE: dict[str, LoweringRule] = {"det.paste_masks": paste_masks}

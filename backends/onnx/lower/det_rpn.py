@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import torch
 
 from detc.ir import Builder, Constant, Node, Value
+from detc.ir.dialects.boxes import clip, decode, parts, sides
 from detc.passes.core.base import NoMatch
 
+from .builder import OnnxBuilder
 from .det_common import (
     F32,
     I64,
     best_of_kept,
-    centre_and_size,
-    clip,
     column,
     concat,
-    decode,
     flatten_maps,
     floats,
     ints,
@@ -61,8 +60,8 @@ def _grid_anchors(
     offset = float(node.attributes["offset"])  # type: ignore[arg-type]
     assert isinstance(strides, tuple)
     step = torch.tensor(strides, dtype=torch.float32)[:, None]
-    sizes = cells[:, 2:] - cells[:, :2]
-    centres = cells[:, :2] + 0.5 * sizes + (offset * step).repeat_interleave(per_cell[0], dim=0)
+    centres, sizes = parts(cells)
+    centres = centres + (offset * step).repeat_interleave(per_cell[0], dim=0)
     count = b.constant(per_cell[0], I64)
     cell = b.onnx.Add(b.onnx.Mul(level, count), b.onnx.Mod(index, count))
     position = b.onnx.Div(index, count)
@@ -75,17 +74,17 @@ def _grid_anchors(
     return centre, b.onnx.Gather(b.graph.constant(sizes, "anchor_sizes"), cell, axis=0)
 
 
-def rpn_proposals(b: Builder, node: Node) -> list[Value]:
+def rpn_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     """TopK on each level, then one NonMaxSuppression with the levels as its classes, then TopK on each image."""
     return _proposals(b, node, _two_maps(b, node), anchors=node.operand_list(2))
 
 
-def grid_proposals(b: Builder, node: Node) -> list[Value]:
+def grid_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
     return _proposals(b, node, _two_maps(b, node))
 
 
-def dense_proposals(b: Builder, node: Node) -> list[Value]:
+def dense_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     """As `grid_proposals`, where the two kinds of maps are one."""
     maps = node.operand_list(0)
     cells = [m.shape[1] // 5 for m in maps if isinstance(m.shape[1], int)]
@@ -190,23 +189,30 @@ def level_candidates(
     return Candidates(concat(b, best, 1), level_of, local, everywhere, widths, taken)
 
 
-def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
-    levels = len(head.maps)
+def decoded_and_clipped(
+    b: OnnxBuilder, node: Node, deltas: Value, centre: Value, rest: Value
+) -> tuple[Value, Value, Value]:
+    """The candidates' boxes f32[N,K,columns], the same before they are clipped, and their shorter sides f32[N,K]."""
+    attributes = {name: node.attributes[name] for name in ("weights", "scale_clamp")}
+    (decoded,) = b.written_out(decode, deltas, centre, rest, alike=True, **attributes)
     im_info = node.operand(len(node.operands) - 1)
+    (boxes,) = b.written_out(clip, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
+    (long,) = b.written_out(sides, boxes)
+    return boxes, decoded, b.onnx.ReduceMin(long, ints(b, 2), keepdims=0)
+
+
+def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
+    levels = len(head.maps)
     before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
     found = level_candidates(b, node, head.logits, head.maps, head.cells)
     scores = found.scores
     chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(found.everywhere, ints(b, -1)), batch_dims=1)
     if anchors:
-        centre, size = centre_and_size(b, b.onnx.Gather(concat(b, anchors, 0), found.everywhere, axis=0))
+        placed = b.onnx.Gather(concat(b, anchors, 0), found.everywhere, axis=0)
+        centre, size = b.written_out(parts, placed)
     else:
         centre, size = _grid_anchors(b, node, found.local, found.level, found.widths, head.cells)
-    weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
-    decoded = decode(b, chosen, centre, size, weights, clamp)  # type: ignore[arg-type]
-
-    boxes = clip(b, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
-    low, high = split(b, boxes, (2, 2), axis=-1)
-    side = b.onnx.ReduceMin(b.onnx.Sub(high, low), ints(b, 2), keepdims=0)
+    boxes, decoded, side = decoded_and_clipped(b, node, chosen, centre, size)
     total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
     least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
     valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))

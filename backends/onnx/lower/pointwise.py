@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -290,6 +291,17 @@ for _name, _type in {
     "cos": "Cos", "tan": "Tan", "atan": "Atan", "asin": "Asin", "acos": "Acos", "reciprocal": "Reciprocal",
 }.items():  # fmt: skip
     _function(_name, _type)
+
+
+@TABLE.rule("aten.atan2")
+def atan2(b: OnnxBuilder, self: Value, other: Value) -> Value:
+    """Atan of the quotient, and half a turn where the second is negative. Of zero and zero it is zero."""
+    y, x = self, other
+    zero, half_turn = b.scalar(0.0, y.dtype), b.scalar(math.pi, y.dtype)
+    angle = b.onnx.Where(b.onnx.Equal(y, zero), zero, b.onnx.Atan(b.onnx.Div(y, x)))
+    turn = b.onnx.Where(b.onnx.Less(y, zero), b.scalar(-math.pi, y.dtype), half_turn)
+    made: Value = b.onnx.Add(angle, b.onnx.Where(b.onnx.Less(x, zero), turn, zero))
+    return made
 
 
 def _rounding(name: str, op_type: str) -> None:

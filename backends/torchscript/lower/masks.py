@@ -5,13 +5,7 @@ from __future__ import annotations
 from detc.ir import Builder, Node, Value
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import class_logits, columns, known, number
-
-
-def mask_inference(b: Builder, node: Node) -> Value:
-    """Select first, then one sigmoid on what was selected."""
-    made: Value = b.aten.sigmoid(class_logits(b, node.operand(0), node.operand(1)))
-    return made
+from .common import columns, known, number
 
 
 def paste_masks(b: Builder, node: Node) -> Value:
@@ -45,4 +39,4 @@ def paste_masks(b: Builder, node: Node) -> Value:
     return made
 
 
-TABLE: dict[str, LoweringRule] = {"det.mask_inference": mask_inference, "det.paste_masks": paste_masks}
+TABLE: dict[str, LoweringRule] = {"det.paste_masks": paste_masks}

@@ -5,14 +5,7 @@ from __future__ import annotations
 from detc.ir import Builder, Dim, Node, Value
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import F32, I64, cast, class_logits, columns, floats, one_or_cat
-
-
-def point_sample(b: Builder, node: Node) -> Value:
-    """A grid that is one point wide."""
-    grid = b.aten.unsqueeze(_grid(b, node.operand(1)), dim=2)
-    made: Value = b.aten.squeeze.dim(_sample(b, node.operand(0), grid), dim=3)
-    return made
+from .common import F32, I64, columns, floats, one_or_cat
 
 
 def _grid(b: Builder, points: Value) -> Value:
@@ -62,38 +55,4 @@ def _number(b: Builder, size: Dim) -> Value:
     return made
 
 
-def uncertain_points(b: Builder, node: Node) -> list[Value]:
-    """TopK of the flattened maps."""
-    uncertainty = node.operand(0)
-    rows, _, height, width = uncertainty.shape
-    count = node.results[0].shape[1]
-    flat = b.aten.reshape(uncertainty, shape=(rows, height * width))
-    _, indices = b.aten.topk(flat, k=count, dim=1)
-    across = _number(b, width)
-    column = b.aten.remainder.Tensor(cast(b, indices, F32), across)
-    row = b.aten.floor_divide(cast(b, indices, F32), across)
-    along: list[Value] = []
-    for place, size in ((column, across), (row, _number(b, height))):
-        step = b.aten.reciprocal(size)
-        half = b.aten.mul.Scalar(step, other=0.5)
-        along.append(b.aten.add.Tensor(half, b.aten.mul.Tensor(place, step)))
-    return [indices, b.aten.stack(along, dim=-1)]
-
-
-def put_points(b: Builder, node: Node) -> Value:
-    """A scatter into the flattened maps."""
-    target, indices, values = (node.operand(i) for i in range(3))
-    rows, channels, height, width = target.shape
-    places = b.aten.expand(b.aten.unsqueeze(indices, dim=1), size=values.shape)
-    flat = b.aten.reshape(target, shape=(rows, channels, height * width))
-    made: Value = b.aten.reshape(b.aten.scatter.src(flat, places, values, dim=2), shape=target.shape)
-    return made
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.class_logits": lambda b, node: class_logits(b, node.operand(0), node.operand(1)),
-    "det.point_sample": point_sample,
-    "det.box_point_sample": box_point_sample,
-    "det.uncertain_points": uncertain_points,
-    "det.put_points": put_points,
-}
+TABLE: dict[str, LoweringRule] = {"det.box_point_sample": box_point_sample}

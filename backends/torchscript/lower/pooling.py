@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
+from detc.ir.dialects.boxes import sides
 from detc.ir.dialects.pooling import ALONG_BOXES, level_thresholds
+from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import F32, cast, floats, integer, where_true
-from .forms import form_of
 
 
 def roi_pool(b: Builder, node: Node) -> Value:
@@ -53,8 +54,8 @@ def _rois_and_levels(b: Builder, node: Node) -> tuple[Value, Value | None]:
         return rois, None
     size, level = integer(node, "canonical_box_size"), integer(node, "canonical_level")
     bounds = b.constant(level_thresholds(scales, size, level), F32)
-    sides = form_of(boxes).sides(b, boxes)
-    return rois, b.aten.bucketize.Tensor(b.aten.prod.dim_int(sides, dim=1), bounds, right=True)
+    (each,) = written_out(b, sides, boxes)
+    return rois, b.aten.bucketize.Tensor(b.aten.prod.dim_int(each, dim=1), bounds, right=True)
 
 
 def _pool(b: Builder, node: Node, feature: Value, rois: Value, scale: float) -> Value:
