@@ -175,7 +175,7 @@ class Capture:
         count = symbol(self.graph.fresh_symbol("proposals"))
         boxes = self.graph.add_input("proposal_boxes", TensorType(torch.float32, (count, 4)))
         index = self.graph.add_input("proposal_batch_index", TensorType(torch.int64, (count,)))
-        made: Value = self.build.instances.make([index, boxes], names=("batch_index", "proposal_boxes"))
+        made = self.build.instances.make([index, boxes], names=("batch_index", "proposal_boxes"))
         made.name = "proposals"
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -33,9 +33,9 @@ class Builder:
         self.made: list[Node] = []
         """The nodes made so far."""
 
-    if TYPE_CHECKING:
-        aten: _Aten
-        det: _Det
+    aten: _Aten
+    det: _Det
+    torchvision: _Torchvision
 
     def __getattr__(self, dialect: str) -> Dialect:
         if dialect.startswith("_"):
@@ -56,14 +56,15 @@ class Builder:
         tensor = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=dtype)
         return self.graph.constant(tensor)
 
-    def call(self, op: Op | str, /, *operands: Any, **attributes: Any) -> Any:
-        """Make a node. Returns its value, or a tuple of its values when there are several.
+    def call(self, op: Op | str, /, *operands: Any, **attributes: Any) -> Value:
+        """Make a node. Returns its value, or a tuple of its values when there are several (see `Dialect`).
 
         Errors:
             IRError: the operands or attributes do not fit the op.
         """
         node = self.node(get_op(op) if isinstance(op, str) else op, operands, attributes)
-        return node.results[0] if len(node.results) == 1 else tuple(node.results)
+        several: Any = tuple(node.results)
+        return several if len(node.results) != 1 else node.results[0]
 
     def node(
         self,
@@ -127,8 +128,7 @@ class _Call:
         return _Call(self._builder, f"{self._name}.{overload}")
 
     def __call__(self, /, *operands: Any, **attributes: Any) -> Value:
-        made: Value = self._builder.call(self._name, *operands, **attributes)
-        return made
+        return self._builder.call(self._name, *operands, **attributes)
 
 
 class Several(Protocol):
@@ -137,24 +137,28 @@ class Several(Protocol):
     def __call__(self, /, *operands: Any, **attributes: Any) -> tuple[Value, ...]: ...
 
 
-if TYPE_CHECKING:
+class _Sort(_Call):
+    stable: Several
 
-    class _Sort(_Call):
-        stable: Several
 
-    class _Aten(Dialect):
-        sort: _Sort
-        split_with_sizes: Several
-        topk: Several
+class _Aten(Dialect):
+    sort: _Sort
+    split_with_sizes: Several
+    topk: Several
 
-    class _Det(Dialect):
-        box_inference: Several
-        dense_inference: Several
-        dense_proposals: Several
-        grid_proposals: Several
-        panoptic_combine: Several
-        rpn_proposals: Several
-        uncertain_points: Several
+
+class _Det(Dialect):
+    box_inference: Several
+    dense_inference: Several
+    dense_proposals: Several
+    grid_proposals: Several
+    panoptic_combine: Several
+    rpn_proposals: Several
+    uncertain_points: Several
+
+
+class _Torchvision(Dialect):
+    roi_pool: Several
 
 
 def _operand(operand: Any) -> Operand:
