@@ -77,8 +77,8 @@ class DropIdentity(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        value: Value = m.x
-        return value
+        x: Value = m.x
+        return x
 
 
 class DropOnnxCast(RewriteRule):
@@ -297,8 +297,8 @@ class DropConcat(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        value: Value = m.x
-        return value
+        x: Value = m.x
+        return x
 
 
 RULES: tuple[RewriteRule, ...] = (

@@ -147,7 +147,7 @@ def _module(graph: Graph) -> nn.Module:
     def detections(*values: Tensor) -> dict[str, Tensor]:
         return dict(zip(names, values, strict=True))
 
-    provided = {
+    provided: dict[str, Any] = {
         "aten": torch.ops.aten,
         "torchvision": torch.ops.torchvision,
         "torch": torch,

@@ -89,10 +89,10 @@ class Stages:
         return made
 
 
-def file_size(size: int) -> str:
+def file_size(size: float) -> str:
     """A size in bytes as people write it."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000  # type: ignore[assignment]
+        size /= 1000
     return f"{size:.1f} GB"

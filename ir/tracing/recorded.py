@@ -120,7 +120,7 @@ class RecordedImport:
         above, below = self.world.ratio(number)
         if isinstance(above, int) and isinstance(below, int):
             return above / below
-        made: Value = self.builder.aten.full(size=(), fill_value=above, dtype=torch.float32)
+        made = self.builder.aten.full(size=(), fill_value=above, dtype=torch.float32)
         if below != 1:
             made = self.builder.aten.div.Tensor(made, other=below)
         return made

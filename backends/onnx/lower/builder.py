@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from detc.ir import Attribute, Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
+from detc.ir.builder import Dialect, Several
 from detc.ir.dims import Call, Monomial, symbols_of
 from detc.passes.core.base import NoMatch
 from detc.passes.detection.decompose import written_out
@@ -18,7 +19,19 @@ from detc.passes.rewrite.conversion import LoweringRule, Sizes, take_place
 INT64_MAX = 2**63 - 1
 
 
-class OnnxBuilder(Builder):
+class _Onnx(Dialect):
+    Scan: Several
+    Split: Several
+    TopK: Several
+
+
+class PlainBuilder(Builder):
+    """A builder of `onnx.*` nodes anywhere, such as in the body of a Scan."""
+
+    onnx: _Onnx
+
+
+class OnnxBuilder(PlainBuilder):
     """A builder of `onnx.*` nodes that stands before the node being lowered.
 
     A size is an int or an expression of symbols. Where ONNX wants sizes as a tensor, `size` and `shape` make it from
@@ -159,8 +172,7 @@ class OnnxBuilder(Builder):
             bounds = {"start": start} if start else {}
             if end != value.rank:
                 bounds["end"] = end
-            made: Value = self.onnx.Shape(value, **bounds)
-            return made
+            return self.onnx.Shape(value, **bounds)
 
         return self._once(("read", value, start, end), make)
 
@@ -202,13 +214,10 @@ class OnnxBuilder(Builder):
         match atom.function:
             case "floor":
                 # ONNX divides integers towards zero; a size's numerator is never negative.
-                quotient: Value = self.onnx.Div(*args)
-                return quotient
+                return self.onnx.Div(*args)
             case "mod":
-                remainder: Value = self.onnx.Mod(*args)
-                return remainder
-        extremum: Value = self.onnx.Min(args) if atom.function == "min" else self.onnx.Max(args)
-        return extremum
+                return self.onnx.Mod(*args)
+        return self.onnx.Min(args) if atom.function == "min" else self.onnx.Max(args)
 
     # Small steps that are often nothing at all
 
@@ -218,8 +227,7 @@ class OnnxBuilder(Builder):
             return value
         if isinstance(value, Constant) and value.is_literal:
             return self.constant(value.data.to(dtype))
-        made: Value = self.onnx.Cast(value, to=dtype)
-        return made
+        return self.onnx.Cast(value, to=dtype)
 
     def transpose(self, value: Value, perm: Sequence[int]) -> Value:
         """The value with its axes in another order. A weight becomes another view of its storage."""
@@ -231,8 +239,7 @@ class OnnxBuilder(Builder):
                 return self.constant(turned.contiguous())
             suffix = "transposed" if list(perm) == [1, 0] else "permuted_" + "".join(map(str, perm))
             return self._view(value, suffix, turned)
-        made: Value = self.onnx.Transpose(value, perm=perm)
-        return made
+        return self.onnx.Transpose(value, perm=perm)
 
     def _view(self, weight: Constant, suffix: str, data: torch.Tensor) -> Constant:
         name = f"{weight.name}_{suffix}"
@@ -249,8 +256,7 @@ class OnnxBuilder(Builder):
         """The value with axes of size 1 added, counted in the result."""
         if not axes:
             return value
-        made: Value = self.onnx.Unsqueeze(value, self.ints(axes))
-        return made
+        return self.onnx.Unsqueeze(value, self.ints(axes))
 
     def expand(self, value: Value, dims: Sequence[Dim]) -> Value:
         """The value broadcast to `dims`."""
@@ -260,8 +266,7 @@ class OnnxBuilder(Builder):
             return value
         # ONNX broadcasts both ways: a 1 keeps the value's own size.
         wanted: list[Dim] = [1 if mine == dim else dim for mine, dim in zip(own, dims, strict=True)]
-        made: Value = self.onnx.Expand(value, self.shape(wanted))
-        return made
+        return self.onnx.Expand(value, self.shape(wanted))
 
     def reshape(self, value: Value, dims: Sequence[Dim]) -> Value:
         """The value's elements, in order, in another shape."""
@@ -271,8 +276,7 @@ class OnnxBuilder(Builder):
             static = [d for d in dims if isinstance(d, int)]
             return self._view(value, "x".join(map(str, static)), value.data.view(static))
         if 0 in dims:
-            zeros: Value = self.onnx.Reshape(value, self.shape(dims), allowzero=1)
-            return zeros
+            return self.onnx.Reshape(value, self.shape(dims), allowzero=1)
         known = value.shape
         # 0 copies the size at the same position. -1 stands for one that is left, but not where an empty tensor
         # would leave it open.
@@ -287,10 +291,8 @@ class OnnxBuilder(Builder):
             if all(i == hidden or self._is_nonempty(d) for i, d in enumerate(dims)):
                 entries[hidden] = -1
             elif len(dims) == 2 and known and known[0] == dims[0]:
-                flat: Value = self.onnx.Flatten(value, axis=1)
-                return flat
-        made: Value = self.onnx.Reshape(value, self.shape(entries, value))
-        return made
+                return self.onnx.Flatten(value, axis=1)
+        return self.onnx.Reshape(value, self.shape(entries, value))
 
     def _is_nonempty(self, dim: Dim) -> bool:
         """Whether the size is at least 1: the inputs' sizes are, those that depend on data need not be."""

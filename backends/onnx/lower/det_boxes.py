@@ -6,7 +6,7 @@ import math
 
 from detc.ir import Node, Value
 from detc.ir.dialects.boxes import clip
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, number
 
 from .builder import OnnxBuilder
 from .det_common import best_per_row, column, floats, ints, iota, magnitude, scalar, split, whwh
@@ -19,7 +19,7 @@ def box_inference(b: OnnxBuilder, node: Node) -> list[Value]:
     classes, columns = scores.shape[1], boxes.shape[1]
     if not isinstance(classes, int) or not isinstance(columns, int):
         raise NoMatch("the number of classes is not known")
-    threshold, limit = float(node.attributes["score_thresh"]), int(node.attributes["topk_per_image"])  # type: ignore[arg-type]
+    threshold, limit = number(node, "score_thresh"), integer(node, "topk_per_image")
     foreground, _ = split(b, scores, (classes - 1, 1), axis=1)
     size = b.onnx.Add(magnitude(b, boxes, 1), magnitude(b, scores, 1))
     finite = b.onnx.Less(size, scalar(b, math.inf))  # [R]
@@ -43,7 +43,7 @@ def box_inference(b: OnnxBuilder, node: Node) -> list[Value]:
         by_class,
         candidates,
         ints(b, most),
-        floats(b, float(node.attributes["nms_thresh"])),  # type: ignore[arg-type]
+        floats(b, number(node, "nms_thresh")),
         floats(b, threshold),
     )  # [S, 3]: class, image, row
     class_row = b.onnx.Gather(chosen, ints(b, 0, 2), axis=1)
@@ -51,8 +51,8 @@ def box_inference(b: OnnxBuilder, node: Node) -> list[Value]:
     image_of = column(b, chosen, 1)
 
     per_image = b.onnx.Where(b.onnx.Equal(image_of, images), chosen_scores, scalar(b, -math.inf))  # [N, S]
-    places, _, columns = best_per_row(b, per_image, limit)
-    order = b.onnx.GatherND(columns, places)  # [D]
+    places, _, ranked = best_per_row(b, per_image, limit)
+    order = b.onnx.GatherND(ranked, places)  # [D]
     detected = b.onnx.Gather(class_row, order, axis=0)
     return [
         b.onnx.GatherND(by_class, detected),

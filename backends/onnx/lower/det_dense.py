@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from detc.ir import Builder, Node, Value
+from detc.ir import Node, Value
 from detc.ir.dialects.dense import decode_dense
-from detc.passes.core.base import NoMatch, attribute
+from detc.passes.core.base import NoMatch, attribute, integer, number
 from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import OnnxBuilder
@@ -45,15 +45,15 @@ def dense_inference(b: OnnxBuilder, node: Node) -> list[Value]:
     regression = {name: attribute(node, name) for name in ("regression", "weights", "scale_clamp")}
     (boxes,) = b.written_out(decode_dense, chosen, placed, alike=True, **regression)  # [N, P, 4]
 
-    threshold = float(node.attributes["score_thresh"])  # type: ignore[arg-type]
+    threshold = number(node, "score_thresh")
     own = b.onnx.Equal(b.onnx.Unsqueeze(category, ints(b, 1)), b.constant([[i] for i in range(classes)], I64))
     never = scalar(b, min(threshold, 0.0) - 1.0)
-    limit = int(node.attributes["topk_per_image"])  # type: ignore[arg-type]
+    limit = integer(node, "topk_per_image")
     kept = b.onnx.NonMaxSuppression(
         boxes,
         b.onnx.Where(own, b.onnx.Unsqueeze(candidates, ints(b, 1)), never),  # [N, K, P]
         ints(b, limit if limit >= 0 else 2**31 - 1),
-        floats(b, float(node.attributes["nms_thresh"])),  # type: ignore[arg-type]
+        floats(b, number(node, "nms_thresh")),
         floats(b, threshold),
     )  # [S, 3]: image, class, candidate
     rows, values, columns = best_of_kept(b, kept, candidates, limit)
@@ -75,11 +75,11 @@ def _channels(value: Value) -> int:
     return channels
 
 
-def _candidates(b: Builder, node: Node, scores: tuple[Value, ...]) -> tuple[list[Value], list[Value]]:
+def _candidates(b: OnnxBuilder, node: Node, scores: tuple[Value, ...]) -> tuple[list[Value], list[Value]]:
     """Each level's best scores f32[N,k], and where they are: i64[N,k] into (row, column, anchor, class)."""
     channels = [_channels(m) for m in scores]
     flat = b.onnx.Squeeze(flatten_maps(b, scores, channels, 1), ints(b, 2))
-    limit = ints(b, int(node.attributes["topk_candidates"]))  # type: ignore[arg-type]
+    limit = ints(b, integer(node, "topk_candidates"))
     by_level: list[Value] = [flat]
     if len(scores) > 1:
         areas = [b.onnx.ReduceProd(b.onnx.Shape(m, start=1), ints(b, 0)) for m in scores]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from detc.ir import Builder, Node, Value
+from detc.ir import Node, Value
+from detc.passes.core.base import numbers
 from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import OnnxBuilder
 from .det_common import F32, I64, ints, iota, scalar, split
 
 
-def _grid(b: Builder, points: Value) -> Value:
+def _grid(b: OnnxBuilder, points: Value) -> Value:
     """Points in [0, 1] as GridSample counts them, in [-1, 1]."""
-    made: Value = b.onnx.Sub(b.onnx.Mul(points, scalar(b, 2.0)), scalar(b, 1.0))
-    return made
+    return b.onnx.Sub(b.onnx.Mul(points, scalar(b, 2.0)), scalar(b, 1.0))
 
 
 def box_point_sample(b: OnnxBuilder, node: Node) -> Value:
@@ -21,8 +21,7 @@ def box_point_sample(b: OnnxBuilder, node: Node) -> Value:
     All images' grids have as many rows as the image with the most boxes has boxes.
     """
     features, boxes, batch_index, points = node.operand_list(0), *(node.operand(i) for i in (1, 2, 3))
-    scales = node.attributes["scales"]
-    assert isinstance(scales, tuple)
+    scales = numbers(node, "scales")
     low, high = split(b, b.onnx.Unsqueeze(boxes, ints(b, 1)), (2, 2), axis=2)  # [R, 1, 2]
     places = b.onnx.Add(b.onnx.Mul(points, b.onnx.Sub(high, low)), low)  # [R, P, 2]
 
@@ -44,14 +43,13 @@ def box_point_sample(b: OnnxBuilder, node: Node) -> Value:
     for feature, scale in zip(features, scales, strict=True):
         # Width and height of what the map covers, in pixels of the network's input.
         size = b.onnx.Gather(b.onnx.Cast(b.onnx.Shape(feature), to=F32), ints(b, 3, 2), axis=0)
-        size = b.onnx.Mul(size, scalar(b, 1.0 / float(scale)))  # type: ignore[arg-type]
+        size = b.onnx.Mul(size, scalar(b, 1.0 / scale))
         values = b.onnx.GridSample(feature, _grid(b, b.onnx.Div(spread, size)))  # [N, C, K, P]
         turned = b.onnx.Transpose(values, perm=[0, 2, 1, 3])
         channels = b.shape((feature.shape[1], points.shape[1]), None)
         flat = b.onnx.Reshape(turned, b.onnx.Concat([ints(b, -1), channels], axis=0))
         sampled.append(b.onnx.Gather(flat, cell, axis=0))
-    made: Value = sampled[0] if len(sampled) == 1 else b.onnx.Concat(sampled, axis=1)
-    return made
+    return sampled[0] if len(sampled) == 1 else b.onnx.Concat(sampled, axis=1)
 
 
 TABLE: dict[str, LoweringRule] = {"det.box_point_sample": box_point_sample}

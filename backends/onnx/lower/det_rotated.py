@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from detc.ir import Builder, Constant, Node, Value
+from detc.ir import Constant, Node, Value
 from detc.ir.dialects.boxes import clip, parts
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, number
 
 from .builder import OnnxBuilder
 from .det_common import (
@@ -29,12 +29,12 @@ from .det_rotated_nms import keep_best
 from .det_rpn import cells_of, decoded_and_clipped, level_candidates
 
 
-def anchors(b: Builder, node: Node) -> Value:
+def anchors(b: OnnxBuilder, node: Node) -> Value:
     """Only the centre follows the position."""
     feature, cells = node.operand(0), node.operand(1)
     if not isinstance(cells, Constant):
         raise NoMatch("the cell anchors are not constant")
-    stride, offset = float(node.attributes["stride"]), float(node.attributes["offset"])  # type: ignore[arg-type]
+    stride, offset = number(node, "stride"), number(node, "offset")
     ones = b.onnx.ConstantOfShape(b.onnx.Shape(feature, start=2, end=4), value=(torch.bool, True))
     rows, columns = split(b, b.onnx.Cast(b.onnx.NonZero(ones), to=F32), (1, 1), axis=0)  # [1, hw]
     shifts = b.onnx.Pad(b.onnx.Concat([columns, rows], axis=0), ints(b, 0, 3), None, ints(b, 0))  # [5, hw]
@@ -54,16 +54,16 @@ def rpn_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     placed = b.onnx.Gather(concat(b, anchors_, 0), found.everywhere, axis=0)
     boxes, decoded, side = decoded_and_clipped(b, node, chosen, *b.written_out(parts, placed))  # [N, L*k, 5]
     total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(found.scores))
-    least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
+    least = scalar(b, number(node, "min_box_size"))
     valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))  # [N, L*k]
 
     table = b.onnx.Concat([ints(b, -1), found.counts[0]], axis=0)
     groups = b.onnx.Reshape(boxes, b.onnx.Concat([table, ints(b, 5)], axis=0))  # [N*L, k, 5]
-    threshold = float(node.attributes["nms_thresh"])  # type: ignore[arg-type]
+    threshold = number(node, "nms_thresh")
     kept = keep_best(b, groups, b.onnx.Reshape(valid, table), threshold)
     kept = b.onnx.Reshape(kept, b.onnx.Shape(valid))
     survivors = b.onnx.Where(kept, found.scores, scalar(b, -math.inf))
-    rows, values, columns = best_per_row(b, survivors, int(node.attributes["post_nms_topk"]))  # type: ignore[arg-type]
+    rows, values, columns = best_per_row(b, survivors, integer(node, "post_nms_topk"))
     sorted_boxes = b.onnx.GatherND(boxes, b.onnx.Unsqueeze(columns, ints(b, -1)), batch_dims=1)
     return [b.onnx.GatherND(sorted_boxes, rows), b.onnx.GatherND(values, rows), column(b, rows, 0)]
 
@@ -74,7 +74,7 @@ def box_inference(b: OnnxBuilder, node: Node) -> list[Value]:
     classes, columns = scores.shape[1], boxes.shape[1]
     if not isinstance(classes, int) or not isinstance(columns, int):
         raise NoMatch("the number of classes is not known")
-    threshold, limit = float(node.attributes["score_thresh"]), int(node.attributes["topk_per_image"])  # type: ignore[arg-type]
+    threshold, limit = number(node, "score_thresh"), integer(node, "topk_per_image")
     foreground, _ = split(b, scores, (classes - 1, 1), axis=1)
     size = b.onnx.Add(magnitude(b, boxes, 1), magnitude(b, scores, 1))
     finite = b.onnx.Unsqueeze(b.onnx.Less(size, scalar(b, math.inf)), ints(b, 1))
@@ -99,7 +99,7 @@ def box_inference(b: OnnxBuilder, node: Node) -> list[Value]:
         b,
         b.onnx.Gather(candidates, order, axis=0),
         b.onnx.Greater(best, scalar(b, -math.inf)),
-        float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
+        number(node, "nms_thresh"),
         b.onnx.Gather(category, order, axis=0),
     )
     rows, values, ranks = best_per_row(b, b.onnx.Where(kept, best, scalar(b, -math.inf)), limit)

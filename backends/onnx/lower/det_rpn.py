@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from detc.ir import Builder, Constant, Node, Value
+from detc.ir import Constant, Node, Value
 from detc.ir.dialects.boxes import clip, decode, parts, sides
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, number, numbers
 
 from .builder import OnnxBuilder
 from .det_common import (
@@ -29,12 +29,12 @@ from .det_common import (
 )
 
 
-def anchors(b: Builder, node: Node) -> Value:
+def anchors(b: OnnxBuilder, node: Node) -> Value:
     """Positions from NonZero of a map of ones; one Gemm scales them and adds the cell anchors, exactly."""
     feature, cells = node.operand(0), node.operand(1)
     if not isinstance(cells, Constant):
         raise NoMatch("the cell anchors are not constant")
-    stride, offset = float(node.attributes["stride"]), float(node.attributes["offset"])  # type: ignore[arg-type]
+    stride, offset = number(node, "stride"), number(node, "offset")
     ones = b.onnx.ConstantOfShape(b.onnx.Shape(feature, start=2, end=4), value=(torch.bool, True))
     positions = b.onnx.Cast(b.onnx.NonZero(ones), to=F32)  # [2, hw]: rows, columns
     # x0 and x1 follow the column, y0 and y1 the row.
@@ -47,7 +47,7 @@ def anchors(b: Builder, node: Node) -> Value:
 
 
 def _grid_anchors(
-    b: Builder, node: Node, index: Value, level: Value, widths: Value, per_cell: list[int]
+    b: OnnxBuilder, node: Node, index: Value, level: Value, widths: Value, per_cell: list[int]
 ) -> tuple[Value, Value]:
     """Centre and size f32[N,K,2] of the anchors at positions `index` i64[N,K], which count their level's anchors
     by row, column and cell; `level` i64[K]; `widths` i64[L] of the maps."""
@@ -56,9 +56,8 @@ def _grid_anchors(
     if len(constants) != len(given) or len(set(per_cell)) != 1:
         raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
     cells = torch.cat(constants)
-    strides = node.attributes["strides"]
-    offset = float(node.attributes["offset"])  # type: ignore[arg-type]
-    assert isinstance(strides, tuple)
+    strides = numbers(node, "strides")
+    offset = number(node, "offset")
     step = torch.tensor(strides, dtype=torch.float32)[:, None]
     centres, sizes = parts(cells)
     centres = centres + (offset * step).repeat_interleave(per_cell[0], dim=0)
@@ -109,7 +108,7 @@ class _Head:
     cells: list[int]
 
 
-def _two_maps(b: Builder, node: Node) -> _Head:
+def _two_maps(b: OnnxBuilder, node: Node) -> _Head:
     """The head whose logits and deltas are maps of their own, the node's first two operands."""
     logits, deltas = node.operand_list(0), node.operand_list(1)
     cells = cells_of(logits)
@@ -147,7 +146,7 @@ class Candidates:
 
 
 def level_candidates(
-    b: Builder,
+    b: OnnxBuilder,
     node: Node,
     logits: Value,
     maps: Sequence[Value],
@@ -160,7 +159,7 @@ def level_candidates(
     With `equal_counts` a level that has fewer than another is filled up with its first anchor, at -inf.
     """
     levels = len(maps)
-    before = int(node.attributes["pre_nms_topk"])  # type: ignore[arg-type]
+    before = integer(node, "pre_nms_topk")
     sizes = [b.onnx.Shape(m, start=2, end=4) for m in maps]
     table = b.onnx.Reshape(concat(b, sizes, 0), ints(b, levels, 2))
     counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *cells))
@@ -203,7 +202,7 @@ def decoded_and_clipped(
 
 def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
     levels = len(head.maps)
-    before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    before, after = integer(node, "pre_nms_topk"), integer(node, "post_nms_topk")
     found = level_candidates(b, node, head.logits, head.maps, head.cells)
     scores = found.scores
     chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(found.everywhere, ints(b, -1)), batch_dims=1)
@@ -214,7 +213,7 @@ def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value]
         centre, size = _grid_anchors(b, node, found.local, found.level, found.widths, head.cells)
     boxes, decoded, side = decoded_and_clipped(b, node, chosen, centre, size)
     total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
-    least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
+    least = scalar(b, number(node, "min_box_size"))
     valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))
     valid = b.onnx.Unsqueeze(valid, ints(b, 1))  # [N, 1, K]
 
@@ -230,7 +229,7 @@ def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value]
         boxes,
         contest,
         ints(b, after),
-        floats(b, float(node.attributes["nms_thresh"])),  # type: ignore[arg-type]
+        floats(b, number(node, "nms_thresh")),
         floats(b, 0.0),
     )  # [S, 3]: image, level, candidate
     rows, values, columns = best_of_kept(b, kept, scores, after)

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
 from detc.ir.dialects.boxes import box_sizes, clip
+from detc.passes.core.base import integer, number
 from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import (
-    best_of_images,
-    columns,
-    finite_rows,
-    integer,
-    known,
-    nms_by_group,
-    number,
-    rows,
-    where_true,
-)
+from .common import best_of_images, columns, finite_rows, known, nms_by_group, rows, where_true
 
 
 def box_inference(b: Builder, node: Node) -> list[Value]:

@@ -11,41 +11,36 @@ from typing import Any
 
 import torch
 
-from detc.ir import Builder, Dim, Node, Value
+from detc.ir import Builder, Dim, Value
 from detc.ir.dialects.box_forms import ROTATED
-from detc.passes.core.base import NoMatch, attribute
+from detc.passes.core.base import NoMatch
 
 F32, F64, I64 = torch.float32, torch.float64, torch.int64
 
 
 def columns(b: Builder, value: Value, start: int, stop: int, axis: int = -1) -> Value:
     """The part [start, stop) of an axis."""
-    made: Value = b.aten.slice.Tensor(value, dim=axis, start=start, end=stop)
-    return made
+    return b.aten.slice.Tensor(value, dim=axis, start=start, end=stop)
 
 
 def cast(b: Builder, value: Value, dtype: torch.dtype) -> Value:
     """The value in another element type."""
-    made: Value = value if value.dtype == dtype else b.aten._to_copy(value, dtype=dtype)
-    return made
+    return value if value.dtype == dtype else b.aten._to_copy(value, dtype=dtype)
 
 
 def rows(b: Builder, value: Value, index: Value) -> Value:
     """The rows of `value` at `index` i64[K]."""
-    made: Value = b.aten.index_select(value, index, dim=0)
-    return made
+    return b.aten.index_select(value, index, dim=0)
 
 
 def where_true(b: Builder, mask: Value) -> Value:
     """The places i64[K], ascending, at which bool[M] is true."""
-    made: Value = b.aten.select.int(b.aten.nonzero(mask), dim=1, index=0)
-    return made
+    return b.aten.select.int(b.aten.nonzero(mask), dim=1, index=0)
 
 
 def finite_rows(b: Builder, values: Value) -> Value:
     """Whether all numbers of the last axis are finite: bool[...] of the leading axes."""
-    made: Value = b.aten.all.dim(b.aten.isfinite(values), dim=-1)
-    return made
+    return b.aten.all.dim(b.aten.isfinite(values), dim=-1)
 
 
 def is_rotated(boxes: Value) -> bool:
@@ -62,13 +57,11 @@ def nms_by_group(
     box moves. boxes f32[M,4] lie within their images; rotated ones f32[M,5] may lie anywhere.
     """
     if is_rotated(boxes):
-        kept: Value = b.torchscript.nms_rotated_by_group(boxes, scores, group, iou_threshold=limit)
-        return kept
+        return b.torchscript.nms_rotated_by_group(boxes, scores, group, iou_threshold=limit)
     step = b.aten.add.Scalar(b.aten.amax(columns(b, im_info, 0, 2, 1), dim=(0, 1)), other=1)
     offset = b.aten.unsqueeze(b.aten.mul.Tensor(cast(b, group, F64), step), dim=1)
     apart = b.aten.add.Tensor(cast(b, boxes, F64), offset)
-    made: Value = b.torchvision.nms(apart, cast(b, scores, F64), iou_threshold=limit)
-    return made
+    return b.torchvision.nms(apart, cast(b, scores, F64), iou_threshold=limit)
 
 
 def best_of_images(b: Builder, image: Value, kept: Value, limit: int) -> tuple[Value, Value]:
@@ -92,35 +85,12 @@ def flatten_map(b: Builder, maps: Value, cells: int, each: int) -> Value:
     """A map [N,A*each,h,w] as [N,h*w*A,each]."""
     images, _, height, width = maps.shape
     moved = b.aten.permute(maps, dims=(0, 2, 3, 1))
-    made: Value = b.aten.reshape(moved, shape=(images, height * width * cells, each))
-    return made
+    return b.aten.reshape(moved, shape=(images, height * width * cells, each))
 
 
 def image_numbers(b: Builder, im_info: Value) -> Value:
     """0, 1, 2, ... for the images: i64[N]."""
-    made: Value = b.aten.arange(end=im_info.shape[0], dtype=I64)
-    return made
-
-
-def number(node: Node, name: str) -> float:
-    """An attribute that is a number."""
-    value = attribute(node, name)
-    assert isinstance(value, int | float)
-    return float(value)
-
-
-def integer(node: Node, name: str) -> int:
-    """An attribute that is a whole number."""
-    value = attribute(node, name)
-    assert isinstance(value, int)
-    return value
-
-
-def floats(node: Node, name: str) -> list[float]:
-    """An attribute that is a row of numbers."""
-    value = attribute(node, name)
-    assert isinstance(value, tuple)
-    return [float(v) for v in value]  # type: ignore[arg-type]
+    return b.aten.arange(end=im_info.shape[0], dtype=I64)
 
 
 def known(size: Dim, what: str) -> int:

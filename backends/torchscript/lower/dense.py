@@ -5,22 +5,11 @@ from __future__ import annotations
 from detc.ir import Builder, Dim, Node, Value
 from detc.ir.dialects.dense import decode_dense
 from detc.ir.dims import minimum
-from detc.passes.core.base import attribute
+from detc.passes.core.base import attribute, integer, number
 from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import (
-    F64,
-    best_of_images,
-    cast,
-    flatten_map,
-    integer,
-    known,
-    number,
-    one_or_cat,
-    rows,
-    where_true,
-)
+from .common import F64, best_of_images, cast, flatten_map, known, one_or_cat, rows, where_true
 
 
 def dense_inference(b: Builder, node: Node) -> list[Value]:
@@ -73,8 +62,7 @@ def _apart(b: Builder, boxes: Value, group: Value) -> Value:
         b.aten.amax(b.aten.cat([b.aten.abs(precise), b.aten.new_ones(precise, size=(1, 4))], dim=0), dim=(0,))
     )
     offset = b.aten.mul.Tensor(cast(b, group, F64), b.aten.mul.Scalar(reach, other=2))
-    made: Value = b.aten.add.Tensor(precise, b.aten.unsqueeze(offset, dim=1))
-    return made
+    return b.aten.add.Tensor(precise, b.aten.unsqueeze(offset, dim=1))
 
 
 TABLE: dict[str, LoweringRule] = {"det.dense_inference": dense_inference}

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Dim, Node, Value
+from detc.passes.core.base import numbers
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import F32, I64, columns, floats, one_or_cat
+from .common import F32, I64, columns, one_or_cat
 
 
 def _grid(b: Builder, points: Value) -> Value:
     """Points in [0, 1] as grids have them, in [-1, 1]."""
-    made: Value = b.aten.sub.Scalar(b.aten.mul.Scalar(points, other=2.0), other=1.0)
-    return made
+    return b.aten.sub.Scalar(b.aten.mul.Scalar(points, other=2.0), other=1.0)
 
 
 def _sample(b: Builder, map: Value, grid: Value) -> Value:
     """Bilinear samples, zero outside."""
     modes = {"interpolation_mode": 0, "padding_mode": 0, "align_corners": False}
-    made: Value = b.aten.grid_sampler(map, grid, **modes)
-    return made
+    return b.aten.grid_sampler(map, grid, **modes)
 
 
 def box_point_sample(b: Builder, node: Node) -> Value:
@@ -38,7 +37,7 @@ def box_point_sample(b: Builder, node: Node) -> Value:
     spread = b.aten.index_put(b.aten.expand(blank, size=cells), [batch_index, rank], places)
 
     sampled: list[Value] = []
-    for feature, scale in zip(features, floats(node, "scales"), strict=True):
+    for feature, scale in zip(features, numbers(node, "scales"), strict=True):
         height, width = feature.shape[2:]
         # What the map covers, in pixels of the network's input.
         size = b.aten.stack([_number(b, side) for side in (width, height)], dim=0)
@@ -51,8 +50,7 @@ def box_point_sample(b: Builder, node: Node) -> Value:
 
 def _number(b: Builder, size: Dim) -> Value:
     """A size as f32[]."""
-    made: Value = b.aten.full(size=(), fill_value=size, dtype=F32)
-    return made
+    return b.aten.full(size=(), fill_value=size, dtype=F32)
 
 
 TABLE: dict[str, LoweringRule] = {"det.box_point_sample": box_point_sample}

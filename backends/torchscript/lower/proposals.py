@@ -11,7 +11,7 @@ import torch
 from detc.ir import Builder, Constant, Dim, Node, Value
 from detc.ir.dialects.boxes import clip, decode, parts, sides, whwh
 from detc.ir.dims import minimum
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, number, numbers
 from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
 
@@ -23,11 +23,9 @@ from .common import (
     finite_rows,
     flatten_map,
     image_numbers,
-    integer,
     is_rotated,
     known,
     nms_by_group,
-    number,
     one_or_cat,
     rows,
     where_true,
@@ -123,9 +121,7 @@ class _Proposals:
         if len(constants) != len(given) or len(per_cell) != 1:
             raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
         count, cells = per_cell.pop(), torch.cat(constants)
-        strides = node.attributes["strides"]
-        assert isinstance(strides, tuple)
-        step = torch.tensor(strides, dtype=F32, device=cells.device)[:, None]
+        step = torch.tensor(numbers(node, "strides"), dtype=F32, device=cells.device)[:, None]
         centres, rest = parts(cells)
         centres = centres + (number(node, "offset") * step).repeat_interleave(count, dim=0)
 
@@ -238,8 +234,7 @@ class _Proposals:
         b = self.b
         none = b.aten.full(size=(self.images * count,), fill_value=False, dtype=torch.bool)
         mask = b.aten.index_fill.int_Scalar(none, places, dim=0, value=True)
-        made: Value = b.aten.reshape(mask, shape=(self.images, count))
-        return made
+        return b.aten.reshape(mask, shape=(self.images, count))
 
 
 TABLE: dict[str, LoweringRule] = {
