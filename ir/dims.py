@@ -289,17 +289,10 @@ def _reduced(numerator: SymExpr, divisor: int) -> tuple[SymExpr, int]:
 def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:
     """For floor(p / a) + c: (p, a, c), because floor((floor(p/a) + c) / b) = floor((p + c a) / (a b))."""
     body = [(m, c) for m, c in expr.terms if m != _ONE]
-    if len(body) != 1 or body[0][1] != 1 or len(body[0][0]) != 1 or expr.constant.denominator != 1:
-        return None
-    atom, power = body[0][0][0]
-    if (
-        power != 1
-        or not isinstance(atom, Call)
-        or atom.function != "floor"
-        or not isinstance(atom.args[1], int)
-    ):
-        return None
-    return atom.args[0], atom.args[1], int(expr.constant)
+    match body:
+        case [(((Call("floor", (numerator, int(divisor))), 1),), 1)] if expr.constant.denominator == 1:
+            return numerator, divisor, int(expr.constant)
+    return None
 
 
 def exact_quotient(numerator: Dim, divisor: SymExpr) -> Dim | None:

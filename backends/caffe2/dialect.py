@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from detc.ir import IRError, Node, Op, TensorType, register_dialect, register_level
 from detc.ir.ops import InferRule, OperandType, parameters_of
 from detc.passes.analysis.cost import convolution, register_flops, shape, transposed
-from detc.passes.debug.compare import register_detection_names
+from detc.passes.debug.outputs import register_detection_names
 
 from .infer import Rule, Use
 from .infer_shapes import RULES
