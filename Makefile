@@ -54,7 +54,7 @@ lint: $(INSTALLED) $(PACKAGE)/complete
 	cd $(PACKAGE) && $(abspath $(BIN))/lint-imports --config $(abspath pyproject.toml) --no-cache
 
 types: $(INSTALLED) $(PACKAGE)/complete
-	MYPYPATH=$(PACKAGE) $(BIN)/mypy -p detc.ir -p detc.passes
+	MYPYPATH=$(PACKAGE) $(BIN)/mypy -p detc
 
 # The last step, so that pytest's summary stands at the end.
 unit: $(INSTALLED) lint types

@@ -68,7 +68,7 @@ def batch_images(batched_inputs: Sequence[Mapping[str, Any]], divisibility: int)
         raise InputError("the batch holds no image")
     images: list[np.ndarray] = []
     for i, given in enumerate(batched_inputs):
-        image = given.get("image")
+        image: Any = given.get("image")
         known = is_tensor(image) or isinstance(image, np.ndarray)
         if not known or image.ndim != 3 or 0 in image.shape:
             shape = list(image.shape) if known else type(image).__name__

@@ -44,7 +44,8 @@ def postprocess(
 
 
 def _rescaled(boxes: np.ndarray, factors: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    return np.clip(boxes * np.tile(factors, 2), 0, np.tile(bounds, 2))
+    clipped: np.ndarray = np.clip(boxes * np.tile(factors, 2), 0, np.tile(bounds, 2))
+    return clipped
 
 
 def _rescaled_rotated(boxes: np.ndarray, factors: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -87,4 +88,5 @@ def paste_masks(
 def _weights(pixels: np.ndarray, low: float, high: float, cells: int) -> np.ndarray:
     """How much each pixel takes of each cell along one axis of a grid from low to high: f32[pixels,cells]."""
     place = (pixels + np.float32(0.5) - low) / (high - low) * cells - np.float32(0.5)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells, dtype=np.float32)))
+    weights: np.ndarray = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells, dtype=np.float32)))
+    return weights

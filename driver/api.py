@@ -86,10 +86,8 @@ def emit(graph: Graph, target: str | None = None) -> Artifact:
     Errors:
         InputError: the graph is not lowered to the target, or to any.
     """
-    if target is not None:
-        found = find_target(target)
-    else:
-        found = next((one for one in known_targets().values() if one.level == graph.level), None)
+    suitable = (one for one in known_targets().values() if one.level == graph.level)
+    found = next(suitable, None) if target is None else find_target(target)
     if found is None or found.level != graph.level:
         wanted = repr(target) if target else "target"
         raise InputError(

@@ -29,12 +29,10 @@ from detc.ir import (
     symbol,
     verify,
 )
+from detc.ir.tracing import ASSUMPTIONS, trace, weight_names
 
-from .branches import ASSUMPTIONS
 from .detectron2.config import Config
 from .detectron2.dataset import known_class_names, test_settings
-from .recorded import weight_names
-from .tracing import trace
 
 Importer: TypeAlias = Callable[..., Any]
 """importer(capture, module, *arguments): emits what the module computes, returns its outputs as values."""
@@ -125,7 +123,7 @@ class Capture:
         self.model = model
         self.graph = Graph(name, level="captured")
         self.build = Builder(self.graph, created_by="capture")
-        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._paths: dict[int, str] = {id(module): path for path, module in model.named_modules()}
         self._weights = weight_names(model)
 
     def path(self, module: nn.Module) -> str:
@@ -177,7 +175,7 @@ class Capture:
         count = symbol(self.graph.fresh_symbol("proposals"))
         boxes = self.graph.add_input("proposal_boxes", TensorType(torch.float32, (count, 4)))
         index = self.graph.add_input("proposal_batch_index", TensorType(torch.int64, (count,)))
-        made: Value = self.build.instances.make([index, boxes], names=("batch_index", "proposal_boxes"))
+        made = self.build.instances.make([index, boxes], names=("batch_index", "proposal_boxes"))
         made.name = "proposals"
         return made
 

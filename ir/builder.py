@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -33,10 +33,14 @@ class Builder:
         self.made: list[Node] = []
         """The nodes made so far."""
 
-    def __getattr__(self, dialect: str) -> _Dialect:
+    aten: _Aten
+    det: _Det
+    torchvision: _Torchvision
+
+    def __getattr__(self, dialect: str) -> Dialect:
         if dialect.startswith("_"):
             raise AttributeError(dialect)
-        return _Dialect(self, dialect)
+        return Dialect(self, dialect)
 
     @contextmanager
     def at(self, source: str) -> Iterator[Builder]:
@@ -52,14 +56,15 @@ class Builder:
         tensor = data if isinstance(data, torch.Tensor) else torch.tensor(data, dtype=dtype)
         return self.graph.constant(tensor)
 
-    def call(self, op: Op | str, /, *operands: Any, **attributes: Any) -> Any:
-        """Make a node. Returns its value, or a tuple of its values when there are several.
+    def call(self, op: Op | str, /, *operands: Any, **attributes: Any) -> Value:
+        """Make a node. Returns its value, or a tuple of its values when there are several (see `Dialect`).
 
         Errors:
             IRError: the operands or attributes do not fit the op.
         """
         node = self.node(get_op(op) if isinstance(op, str) else op, operands, attributes)
-        return node.results[0] if len(node.results) == 1 else tuple(node.results)
+        several: Any = tuple(node.results)
+        return several if len(node.results) != 1 else node.results[0]
 
     def node(
         self,
@@ -94,12 +99,17 @@ class Builder:
         return [substitute_type(t, names) for t in types]
 
 
-class _Dialect:
+class Dialect:
+    """`build.det`: its attributes are the dialect's ops.
+
+    To a type checker they return one value. The ops that return several are declared by subclasses, as `Several`.
+    """
+
     def __init__(self, builder: Builder, name: str) -> None:
         self._builder = builder
         self._name = name
 
-    def __getattr__(self, op: str) -> Any:
+    def __getattr__(self, op: str) -> _Call:
         if op.startswith("__"):
             raise AttributeError(op)
         return _Call(self._builder, f"{self._name}.{op}")
@@ -117,8 +127,38 @@ class _Call:
             raise AttributeError(overload)
         return _Call(self._builder, f"{self._name}.{overload}")
 
-    def __call__(self, /, *operands: Any, **attributes: Any) -> Any:
+    def __call__(self, /, *operands: Any, **attributes: Any) -> Value:
         return self._builder.call(self._name, *operands, **attributes)
+
+
+class Several(Protocol):
+    """An op that returns several values."""
+
+    def __call__(self, /, *operands: Any, **attributes: Any) -> tuple[Value, ...]: ...
+
+
+class _Sort(_Call):
+    stable: Several
+
+
+class _Aten(Dialect):
+    sort: _Sort
+    split_with_sizes: Several
+    topk: Several
+
+
+class _Det(Dialect):
+    box_inference: Several
+    dense_inference: Several
+    dense_proposals: Several
+    grid_proposals: Several
+    panoptic_combine: Several
+    rpn_proposals: Several
+    uncertain_points: Several
+
+
+class _Torchvision(Dialect):
+    roi_pool: Several
 
 
 def _operand(operand: Any) -> Operand:

@@ -327,11 +327,11 @@ def maximum(*args: Dim) -> Dim:
 
 def _extremum(name: str, function: Callable[..., int], args: tuple[Dim, ...]) -> Dim:
     numbers = [a for a in args if isinstance(a, int)]
-    others = list(dict.fromkeys(a for a in args if not isinstance(a, int)))
+    others: list[Dim] = list(dict.fromkeys(a for a in args if not isinstance(a, int)))
     if not others:
         return function(numbers)
     if numbers:
-        others.append(function(numbers))  # type: ignore[arg-type]
+        others.append(function(numbers))
     return others[0] if len(others) == 1 else _call(name, *others)
 
 

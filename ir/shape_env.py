@@ -81,7 +81,7 @@ class ExampleShapeEnv(ShapeEnv):
         """
         return ratio_from_sympy(expr, self._leaf)
 
-    def replace(self, expr: Any) -> Any:  # type: ignore[override]
+    def replace(self, expr: Any) -> Any:  # type: ignore[override]  # torch's is an lru_cache
         """The expression as a polynomial over symbols; torch calls this whenever it looks at a size."""
         spelled = self._spellings.get(expr)
         if spelled is None:
@@ -105,7 +105,7 @@ class ExampleShapeEnv(ShapeEnv):
             self.questions.setdefault((asked, _place(frame)))
         return value
 
-    def _maybe_evaluate_static(self, expr: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def _maybe_evaluate_static(self, expr: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # so here
         if kwargs.get("compute_hint") and not _depends_on_data(expr):
             return expr.xreplace(self._examples)
         return super()._maybe_evaluate_static(expr, *args, **kwargs)

@@ -21,9 +21,9 @@ import torch
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from torch._C import FunctionSchema, ScriptMethod
+    from torch._C import FunctionSchema
     from torch._C import _get_tracing_state as get_tracing_state
-    from torch._C import _set_tracing_state as set_tracing_state  # type: ignore[attr-defined]
+    from torch._C import _set_tracing_state as set_tracing_state  # type: ignore[attr-defined]  # torch's stub lacks it
     from torch._dispatch.python import enable_python_dispatcher
     from torch._dynamo.source import ConstantSource
     from torch._jit_internal import _qualified_name as qualified_name
@@ -253,8 +253,8 @@ def script_text(module: torch.jit.ScriptModule) -> str:
     return str(module._c.dump_to_str(True, False, False))
 
 
-def script_methods(module: torch.jit.ScriptModule) -> list[ScriptMethod[..., Any]]:
-    """The compiled methods of a traced or scripted module."""
+def script_methods(module: torch.jit.ScriptModule) -> list[Any]:
+    """The compiled methods of a traced or scripted module, each a `torch.ScriptMethod`."""
     _part("ScriptModule")
     _part("RecursiveScriptModule")
     return [module._c._get_method(name) for name in module._c._method_names()]

@@ -49,6 +49,7 @@ from .debug.outputs import detection_groups, flatten_outputs
 from .debug.reduce import Reproducer, reduce
 from .debug.slicing import Slice, extract
 from .detection.anchors import FuseAnchors
+from .detection.decompose import Decompose
 from .detection.instances import FLAT_NAMES, FlattenInstances, flat_names
 from .detection.postprocess import DecomposePostprocess, KeepRoiMasks, RemovePostprocess
 from .detection.rpn_head import FuseRpnHead
@@ -71,6 +72,7 @@ __all__ = [
     "CountNodes",
     "Culprit",
     "DeadCode",
+    "Decompose",
     "DecomposePostprocess",
     "DetectionReport",
     "DivergenceError",

@@ -18,8 +18,8 @@ from detc.backends.onnx import OnnxRuntimeModel, OpenVinoModel, emit
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.frontend.detectron2 import ShapeSpec, build_model
 from detc.frontend.detectron2.register import REGISTRIES
-from detc.frontend.tracing import trace
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
+from detc.ir.tracing import trace
 from detc.passes.core.base import Context
 from tests.own_parts import BACKBONES, TokenBoxHead
 from tests.test_cli import Command

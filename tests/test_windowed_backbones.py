@@ -13,8 +13,8 @@ import detc
 from detc.frontend import AssumptionWarning
 from detc.frontend.detectron2 import build_model
 from detc.frontend.detectron2.register import REGISTRIES
-from detc.frontend.tracing import trace
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
+from detc.ir.tracing import trace
 from tests.windowed_backbones import BACKBONES, to_windows
 
 CONFIG = {

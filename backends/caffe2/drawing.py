@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from detc.ir import Constant, Graph, Node, Value
 from detc.ir.extras import extra
@@ -168,7 +169,7 @@ def _layers(
     rows: dict[int, int] = {}
     steps: dict[int, list[int]] = defaultdict(list)
     left = 0.0
-    options = {
+    options: dict[str, Any] = {
         "vertex_spacing": 1,
         "dummy_vertices": True,
         "dummy_size": _LONG_EDGE,

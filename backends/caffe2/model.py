@@ -103,7 +103,7 @@ class Caffe2Model(Artifact, nn.Module):
         return self.nets.init_net
 
     @cached_property
-    def runtime(self) -> Caffe2Detections:  # type: ignore[override]
+    def runtime(self) -> Caffe2Detections:  # type: ignore[override]  # made when first asked for
         """The nets in the interpreter, on the CPU, and what makes detections of their outputs.
 
         Errors:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, IRError, Node, UnsupportedError, Value
 from detc.passes import Context, Pass
+from detc.passes.core.base import integer, number
 
 from .ops.boxes import LOG_SIZE_LIMIT
 
@@ -86,8 +87,7 @@ class Caffe2Outputs(Pass):
             # Of one class already, as PointRend's.
             return masks
         node = _producer(masks, "det.mask_inference", "masks")
-        made: Value = context.builder(graph, node).aten.sigmoid(node.operand(0))
-        return made
+        return context.builder(graph, node).aten.sigmoid(node.operand(0))
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def _dense_arguments(node: Node, anchors: list[Node]) -> dict[str, Any]:
         "nms_threshold": float(given["nms_thresh"]),
         "max_detections_per_image": int(given["topk_per_image"]),
         "bbox_reg_weights": [float(weight) for weight in given["weights"]],
-        "anchor_strides": [int(anchor.attributes["stride"]) for anchor in anchors],  # type: ignore[arg-type]
-        "anchor_offset": float(anchors[0].attributes["offset"]),  # type: ignore[arg-type]
+        "anchor_strides": [integer(anchor, "stride") for anchor in anchors],
+        "anchor_offset": number(anchors[0], "offset"),
     }
     for i, anchor in enumerate(anchors):
         cells = anchor.operand(1)

@@ -51,8 +51,7 @@ class NormalizeAsProduct(RewriteRule):
         ones = {**m.root.attributes, "std": (1.0,) * len(m.std)}
         shifted = b.det.normalize(m.data, m.im_info, **ones)
         inverse = torch.tensor(m.std, dtype=torch.float64).reciprocal().float().view(-1, 1, 1)
-        made: Value = b.aten.mul.Tensor(shifted, b.constant(inverse))
-        return made
+        return b.aten.mul.Tensor(shifted, b.constant(inverse))
 
 
 @dataclass(frozen=True)

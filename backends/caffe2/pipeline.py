@@ -7,6 +7,7 @@ from detc.passes import (
     Canonicalize,
     CommonSubexpressions,
     DeadCode,
+    Decompose,
     FlattenInstances,
     FoldBatchNorm,
     FoldConstants,
@@ -17,7 +18,7 @@ from detc.passes import (
     RemovePostprocess,
 )
 
-from .lower import LowerToCaffe2
+from .lower import TABLE, LowerToCaffe2
 from .outputs import Caffe2Outputs, DenseOutputs
 from .passes import CleanUpCaffe2, FixBatch, SplitNormalize
 
@@ -35,6 +36,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     DeadCode(),
 )
 LOWER: tuple[Pass, ...] = (
+    Decompose(kept=tuple(name for name in TABLE if name.startswith("det."))),
     LowerToCaffe2(),
     CleanUpCaffe2(),
     CommonSubexpressions(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -135,11 +135,20 @@ def _class(name: str) -> Any:
 
 if TYPE_CHECKING:
     # The classes are made at run time, so a checker knows nothing about their fields.
-    Argument: TypeAlias = Any
-    DeviceOption: TypeAlias = Any
-    NetDef: TypeAlias = Any
-    OperatorDef: TypeAlias = Any
-    TensorProto: TypeAlias = Any
+    class _Message:
+        def __init__(self, **fields: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    class Argument(_Message): ...
+
+    class DeviceOption(_Message): ...
+
+    class NetDef(_Message): ...
+
+    class OperatorDef(_Message): ...
+
+    class TensorProto(_Message): ...
 else:
     Argument = _class("Argument")
     DeviceOption = _class("DeviceOption")

@@ -27,12 +27,12 @@ class OnnxArtifact(Artifact):
         self.model = emit(graph)
 
     @cached_property
-    def runtime(self) -> OnnxRuntimeModel:  # type: ignore[override]
+    def runtime(self) -> OnnxRuntimeModel:  # type: ignore[override]  # made when first asked for
         """onnxruntime with the model loaded, on the CPU."""
         return OnnxRuntimeModel(self.model.to_bytes())
 
     @cached_property
-    def metadata(self) -> dict[str, object]:  # type: ignore[override]
+    def metadata(self) -> dict[str, object]:  # type: ignore[override]  # made when first asked for
         """What the model says about itself."""
         return dict(self.runtime.metadata)
 

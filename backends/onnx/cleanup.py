@@ -77,8 +77,8 @@ class DropIdentity(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        value: Value = m.x
-        return value
+        x: Value = m.x
+        return x
 
 
 class DropOnnxCast(RewriteRule):
@@ -143,6 +143,25 @@ class JoinTransposes(RewriteRule):
         inner = _permutation(m.first)
         joined = [inner[axis] for axis in _permutation(m.root)]
         return _as_root(b.onnx.Transpose(m.x, perm=joined), m)
+
+
+class GatherBeforeTranspose(RewriteRule):
+    """Gather(Transpose(x), i, axis=1)  ->  Gather(x, i, axis=0), and the other way round, x a matrix and i one index"""
+
+    @override
+    def pattern(self, p: PatternBuilder, x: Pattern, i: Pattern) -> NodePattern:
+        return p.onnx.Gather(p.onnx.Transpose(x).named("turned"), i)
+
+    @override
+    def check(self, m: Match) -> None:
+        if _permutation(m.turned) != [1, 0] or m.i.rank != 0:
+            raise NoMatch("more than one axis stays")
+
+    @override
+    def rewrite(self, b: Builder, m: Match) -> Value:
+        axis = m.root.attributes.get("axis", 0)
+        assert isinstance(axis, int)
+        return _as_root(b.onnx.Gather(m.x, m.i, axis=1 - axis % 2), m)
 
 
 class DropOnnxReshape(RewriteRule):
@@ -278,8 +297,8 @@ class DropConcat(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        value: Value = m.x
-        return value
+        x: Value = m.x
+        return x
 
 
 RULES: tuple[RewriteRule, ...] = (
@@ -288,6 +307,7 @@ RULES: tuple[RewriteRule, ...] = (
     JoinCasts(),
     DropTranspose(),
     JoinTransposes(),
+    GatherBeforeTranspose(),
     DropOnnxReshape(),
     JoinReshapes(),
     UndoUnsqueeze(),

@@ -129,7 +129,7 @@ def _output_types(
 ) -> dict[str, TypeProto]:
     """Output's name -> its type."""
     opsets = [helper.make_opsetid("", OPSET)]
-    if schema.has_type_and_shape_inference_function or not schema.has_function:
+    if schema.has_type_and_shape_inference_function or not schema.has_function:  # type: ignore[attr-defined]  # onnx's stub lacks it
         return shape_inference.infer_node_outputs(
             schema, node, inputs, values, opset_imports=opsets, ir_version=IR_VERSION
         )

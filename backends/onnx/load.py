@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import helper, inliner, numpy_helper, version_converter
 from onnx.defs import OpSchema
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detc.passes import (
     CommonSubexpressions,
     DeadCode,
+    Decompose,
     FoldConstants,
     Pass,
     Pipeline,
@@ -13,8 +14,10 @@ from detc.passes.presets import FLATTEN, OPTIMIZE, choose_outputs
 
 from .cleanup import CleanUpOnnx
 from .lower import LowerToOnnx
+from .lower.det import TABLE as DET_RULES
 
 LOWER: tuple[Pass, ...] = (
+    Decompose(kept=tuple(DET_RULES)),
     LowerToOnnx(),
     CleanUpOnnx(),
     # Lowering each op by itself leaves the same shapes and constants behind in several places.

@@ -8,6 +8,7 @@ from the tensor straight into the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx
 import torch
@@ -22,7 +23,7 @@ SIZE_LIMIT = 2**31 - 1
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """The tensor's elements, row-major and little-endian; no copy where it is contiguous on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
+    return flat.view(torch.uint8).numpy().data
 
 
 def model_chunks(
@@ -65,9 +66,9 @@ def _initializer_heads(weights: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
         yield _prefix(onnx.GraphProto.DESCRIPTOR, "initializer", len(header) + size) + header
 
 
-def _prefix(descriptor: object, field: str, length: int) -> bytes:
+def _prefix(descriptor: Any, field: str, length: int) -> bytes:
     """Tag and length of a length-delimited field."""
-    number = descriptor.fields_by_name[field].number  # type: ignore[attr-defined]
+    number = descriptor.fields_by_name[field].number
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
 
 

@@ -59,7 +59,7 @@ class ExportedArtifact(Artifact):
         self.metadata = dict(self.model.metadata)
 
     @cached_property
-    def runtime(self) -> ExportedRuntime:  # type: ignore[override]
+    def runtime(self) -> ExportedRuntime:  # type: ignore[override]  # made when first asked for
         """The program, ready to run."""
         return ExportedRuntime(self.model)
 

@@ -90,6 +90,6 @@ def _result_type(outputs: list[str]) -> type:
 
     Its module is called after the fields: torch takes two tuples of one full name for the same type.
     """
-    made = NamedTuple("Detections", [(name, torch.Tensor) for name in outputs])  # type: ignore[misc]
+    made = NamedTuple("Detections", [(name, torch.Tensor) for name in outputs])  # type: ignore[misc]  # fields known at run time
     made.__module__ = f"detc.{'_'.join(outputs)}"
     return made

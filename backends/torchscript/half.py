@@ -127,8 +127,7 @@ class _Halver:
 
     def _converted(self, value: Value, dtype: torch.dtype, node: Node) -> Value:
         if not isinstance(value, Constant):
-            made: Value = self._context.builder(self._graph, node).aten._to_copy(value, dtype=dtype)
-            return made
+            return self._context.builder(self._graph, node).aten._to_copy(value, dtype=dtype)
         data = value.data.to(dtype)
         if not value.name:
             return Constant(data)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from detc.ir import InputError
-from detc.passes import CommonSubexpressions, DeadCode, FoldConstants, FuseAnchors, Pass, Pipeline
+from detc.passes import (
+    CommonSubexpressions,
+    DeadCode,
+    Decompose,
+    FoldConstants,
+    FuseAnchors,
+    Pass,
+    Pipeline,
+)
 from detc.passes.presets import FLATTEN, OPTIMIZE, choose_outputs
 
 from .half import DTYPES, HalfPrecision
-from .lower import LowerToTorchScript
+from .lower import LOWERED, LowerToTorchScript
 
 LOWER: tuple[Pass, ...] = (
     # Rotated ones too: here they are as easily laid out as upright ones.
     FuseAnchors(rotated=True),
+    Decompose(kept=tuple(LOWERED)),
     LowerToTorchScript(),
     # Lowering each op by itself leaves the same slices and constants behind in several places.
     FoldConstants(),

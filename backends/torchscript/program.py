@@ -21,6 +21,7 @@ import torchvision  # noqa: F401  (registers its operators)
 from torch import Tensor, nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
+from torch.torch_version import TorchVersion
 
 from detc.backends.metadata import metadata
 from detc.ir import (
@@ -43,6 +44,8 @@ from .dialect import DIALECT
 from .source import write_source
 from .weights import METADATA_FILE, module_tree
 
+OLDEST_TORCH = (2, 13)
+"""Before, torch judges how sizes compare by those of its example: the program runs for few others."""
 _LARGEST = 1 << 20
 """No size of an input is larger."""
 
@@ -80,8 +83,13 @@ def export(graph: Graph) -> ExportedModel:
     Errors:
         IRError: the graph is not of the level `torchscript`.
         UnsupportedError: it has functions with loops; all of them are listed.
-        InputError: torch.export does not take one of its ops.
+        InputError: torch is too old, or torch.export does not take one of its ops.
     """
+    if TorchVersion(torch.__version__) < OLDEST_TORCH:
+        raise InputError(
+            f"exported programs need torch {'.'.join(map(str, OLDEST_TORCH))} or later, and this is "
+            f"{torch.__version__}; a TorchScript module (--target torchscript) needs no newer one"
+        )
     loops = [
         f"{node.op.name.split('.')[1]} at {node.source or '(no module path)'}"
         for node in graph
@@ -139,7 +147,7 @@ def _module(graph: Graph) -> nn.Module:
     def detections(*values: Tensor) -> dict[str, Tensor]:
         return dict(zip(names, values, strict=True))
 
-    provided = {
+    provided: dict[str, Any] = {
         "aten": torch.ops.aten,
         "torchvision": torch.ops.torchvision,
         "torch": torch,

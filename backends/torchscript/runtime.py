@@ -70,7 +70,7 @@ def _load(path: Path, device: str | torch.device | None) -> tuple[torch.jit.Scri
         raise InputError(f"there is no file {path}")
     extra = {METADATA_FILE: ""}
     try:
-        module = torch.jit.load(path, map_location=device or "cpu", _extra_files=extra)
+        module = torch.jit.load(path, map_location=device or "cpu", _extra_files=extra)  # type: ignore[no-untyped-call]  # torch gives it no type
         found = json.loads(extra[METADATA_FILE]) if extra[METADATA_FILE] else None
     except (RuntimeError, ValueError) as error:
         raise InputError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None

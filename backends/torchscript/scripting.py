@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 def is_tracing() -> bool:
     """Whether torch.jit.trace is recording."""
-    return bool(torch.jit.is_tracing())
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]  # torch exports it without a type
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def constant_training_mode(model: nn.Module) -> Iterator[None]:
     before = {cls: vars(cls).get("__annotations__") for cls in classes}
     try:
         for cls in classes:
-            cls.__annotations__ = {**getattr(cls, "__annotations__", {}), "training": torch.jit.Final[bool]}
+            cls.__annotations__ = {**getattr(cls, "__annotations__", {}), "training": Final[bool]}
         yield
     finally:
         for cls, annotations in before.items():
@@ -127,18 +127,19 @@ def dump_torchscript_IR(
     Errors:
         InputError: the model is neither traced nor scripted, or the folder cannot be written.
     """
-    function = isinstance(model, torch.jit.ScriptFunction)
-    if not function and not isinstance(model, torch.jit.ScriptModule):
+    if isinstance(model, torch.jit.ScriptFunction):
+        files = {"model_ts_code.txt": str(model.code), "model_ts_IR.txt": str(model.graph)}
+    elif isinstance(model, torch.jit.ScriptModule):
+        files = {
+            "model_ts_code.txt": "".join(_code(model)),
+            "model_ts_IR.txt": torch_parts.script_text(model),
+            "model.txt": str(model),
+        }
+    else:
         raise InputError(
             f"dump_torchscript_IR takes what torch.jit.trace or torch.jit.script gave, not {type(model).__name__}"
         )
-    files = {
-        "model_ts_code.txt": str(model.code) if function else "".join(_code(model)),
-        "model_ts_IR.txt": str(model.graph) if function else torch_parts.script_text(model),
-        "model_ts_IR_inlined.txt": str(model.inlined_graph),
-    }
-    if not function:
-        files["model.txt"] = str(model)
+    files["model_ts_IR_inlined.txt"] = str(model.inlined_graph)
     folder = Path(os.path.expanduser(dir))
     try:
         folder.mkdir(parents=True, exist_ok=True)

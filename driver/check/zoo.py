@@ -103,9 +103,9 @@ def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> dict
     """Compile a model for a target, write the file, and in each runtime compare it with the model on the images."""
     found = find_target(target)
     fixed = "batch" in found.options
-    batch = {"batch": len(images)} if fixed and len(images) > 1 else {}
+    batch = len(images) if fixed and len(images) > 1 else None
     try:
-        artifact = compile(model, target, **batch)
+        artifact = compile(model, target, batch=batch)
     except UnsupportedError as error:
         return dict.fromkeys(map(str, runtimes(found)), Cell(0, "", _brief(error)))
     divisibility, least = _divisibility(artifact.metadata), _least(artifact.metadata)
@@ -115,10 +115,10 @@ def measure_target(model: nn.Module, target: str, images: Sequence[str]) -> dict
         if min(-(-side // divisibility) * divisibility for side in one["image"].shape[1:]) >= least:
             inputs[path] = one
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{found.suffix}"
-        artifact.save(path)
+        file = Path(folder) / f"model{found.suffix}"
+        artifact.save(file)
         cell = Cell(len(inputs), str(len(images)) if fixed else "any", least=least)
-        return {str(choice): _run(model, path, choice.name, inputs, cell) for choice in runtimes(found)}
+        return {str(choice): _run(model, file, choice.name, inputs, cell) for choice in runtimes(found)}
 
 
 def _divisibility(metadata: Mapping[str, Any]) -> int:

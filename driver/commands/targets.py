@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from rich.table import Table
 
@@ -14,7 +15,7 @@ from detc.passes import Pass, known_passes
 from ..api import pipeline
 from ..show.terminal import table
 
-_VARIANTS: dict[str, dict[str, object]] = {
+_VARIANTS: dict[str, dict[str, Any]] = {
     "without --postprocess": {},
     "with --postprocess": {"postprocess": True},
     "with --masks pasted": {"postprocess": True, "masks": "pasted"},
@@ -50,7 +51,7 @@ def _merged(target: str) -> list[tuple[Pass, str]]:
     variants = 0
     for variant, options in _VARIANTS.items():
         try:
-            steps = pipeline(target, **options)  # type: ignore[arg-type]
+            steps = pipeline(target, **options)
         except InputError:
             # Not every target has all of them.
             continue

@@ -30,12 +30,12 @@ def add_export_config(cfg: C) -> C:
         )
     frozen = bool(getattr(cfg, "is_frozen", bool)())
     if frozen:
-        cfg.defrost()  # type: ignore[attr-defined]
+        cfg.defrost()  # type: ignore[attr-defined]  # a CfgNode's
     if not isinstance(cfg.get(_SECTION), MutableMapping):
         # A section of the config's own class, so that its options are attributes too where the config's are.
         cfg[_SECTION] = type(cfg)()
     for name, value in _DEFAULTS.items():
         cfg[_SECTION].setdefault(name, value)
     if frozen:
-        cfg.freeze()  # type: ignore[attr-defined]
+        cfg.freeze()  # type: ignore[attr-defined]  # a CfgNode's
     return cfg

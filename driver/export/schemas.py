@@ -125,7 +125,7 @@ class InstancesSchema(DictSchema):
         return super().size + 1
 
     def _parts(self, values: Sequence[Any]) -> list[Any]:
-        return ListSchema(self.schemas)(values)  # type: ignore[no-any-return]
+        return ListSchema(self.schemas)._parts(values)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def wrap_tensor(cls: type, tensor: Tensor) -> Any:
     """An object of a class that holds one tensor. While torch traces, its checks are left out: they would be fixed."""
     if not is_tracing():
         return cls(tensor)
-    made = cls.__new__(cls)
+    made: Any = object.__new__(cls)
     made.tensor = tensor
     return made
 

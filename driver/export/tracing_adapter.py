@@ -112,7 +112,8 @@ class TracingAdapter(nn.Module):
 
     def _rebuilt(self, args: tuple[Tensor, ...]) -> tuple[Any, ...]:
         if self.inputs_schema is not None:
-            return self.inputs_schema(args)  # type: ignore[no-any-return]
+            rebuilt: tuple[Any, ...] = self.inputs_schema(args)
+            return rebuilt
         # While torch traces, the arguments are aliases of the example's tensors.
         same = len(args) == len(self.flattened_inputs) and all(
             mine is given or mine.data_ptr() == given.data_ptr()

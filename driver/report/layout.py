@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from detc.ir.extras import extra
 
@@ -25,7 +26,12 @@ def layered(count: int, edges: Sequence[Edge]) -> list[tuple[int, int]]:
     short = sorted({edge for edge in edges if layers[edge[1]] - layers[edge[0]] <= _LONG})
     columns = dict.fromkeys(range(count), 0.0)
     left = 0.0
-    options = {"minimum_length": 1, "vertex_spacing": 1, "dummy_vertices": False, "transpose": False}
+    options: dict[str, Any] = {
+        "minimum_length": 1,
+        "vertex_spacing": 1,
+        "dummy_vertices": False,
+        "transpose": False,
+    }
     for placed, width, *_ in from_edges(short, ranking_type="up", **options) if short else ():
         lowest = min(x for _, (x, _) in placed)
         columns.update((int(vertex), left + x - lowest) for vertex, (x, _) in placed)

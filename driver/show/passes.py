@@ -93,7 +93,7 @@ def explain(item: type[Pass]) -> Iterator[str | Table]:
     yield f"{item.pass_name()}  ({item.__module__}.{item.__qualname__})"
     yield inspect.cleandoc(item.__doc__ or "It has no docstring.")
     options = table("option", "type", "default", title="options")
-    for field in dataclasses.fields(item):  # type: ignore[arg-type]
+    for field in dataclasses.fields(item):
         default = "needed" if field.default is dataclasses.MISSING else repr(field.default)
         options.add_row(field.name, str(field.type), default)
     if options.row_count:

@@ -68,7 +68,7 @@ def draw(image: Image.Image, instances: Instances, class_names: Sequence[str]) -
 def _detections(instances: Instances, size: tuple[int, int], factor: int) -> supervision.Detections:
     """The instances as the annotators take them, in the pixels of a picture enlarged to a size (width, height)."""
     boxes = boxes_of(instances) * factor
-    data = {}
+    data: dict[str, np.ndarray | list[Any]] = {}
     if boxes.shape[1] == 5:
         # OpenCV turns boxes the other way round.
         turned = [((x, y), (w, h), -angle / factor) for x, y, w, h, angle in boxes.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -188,6 +189,9 @@ class FastRCNNOutputLayers(nn.Module):
         if x.dim() > 2:
             x = torch.flatten(x, start_dim=1)
         return self.cls_score(x), self.bbox_pred(x)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def inference(
         self, predictions: Predictions, proposals: list[Instances]

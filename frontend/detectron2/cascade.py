@@ -21,7 +21,7 @@ class CascadeROIHeads(StandardROIHeads):
     """
 
     box_head: nn.ModuleList
-    box_predictor: nn.ModuleList  # type: ignore[assignment]
+    box_predictor: nn.ModuleList  # type: ignore[assignment]  # a list in the place of one, as in detectron2
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class CascadeROIHeads(StandardROIHeads):
             box_in_features=box_in_features,
             box_pooler=box_pooler,
             box_head=nn.ModuleList(box_heads),
-            box_predictor=nn.ModuleList(box_predictors),  # type: ignore[arg-type]
+            box_predictor=nn.ModuleList(box_predictors),  # type: ignore[arg-type]  # as above
             **kwargs,
         )
         self.num_cascade_stages = len(box_heads)
@@ -77,7 +77,8 @@ class CascadeROIHeads(StandardROIHeads):
 
     def _run_stage(self, features: list[Tensor], proposals: list[Instances], stage: int) -> Predictions:
         pooled = self.box_pooler(features, [instances.proposal_boxes for instances in proposals])
-        return self.box_predictor[stage](self.box_head[stage](pooled))
+        predictions: Predictions = self.box_predictor[stage](self.box_head[stage](pooled))
+        return predictions
 
     @staticmethod
     def _create_proposals_from_boxes(

@@ -79,7 +79,7 @@ class BaseKeypointRCNNHead(nn.Module):
         raise NotImplementedError
 
 
-class KRCNNConvDeconvUpsampleHead(BaseKeypointRCNNHead, nn.Sequential):  # type: ignore[misc]
+class KRCNNConvDeconvUpsampleHead(BaseKeypointRCNNHead, nn.Sequential):  # type: ignore[misc]  # both have `forward`
     """3x3 convolutions with ReLU, a deconvolution that doubles the size, and a bilinear resize that doubles
     it again.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torchvision.ops import deform_conv2d, roi_align
 
 from ..errors import InputError
 
+# By torch's annotations a call of any module gives Any. Where more is known, an attribute is a `Layer`, or a class has
+# `__call__ = forward` for the type checker.
+Layer = Callable[[Tensor], Tensor]
 Activation = Callable[[Tensor], Tensor]
 Norm = str | Callable[[int], nn.Module] | None
 
@@ -72,6 +75,9 @@ class Conv2d(nn.Conv2d):
         if self.activation is not None:
             x = self.activation(x)
         return x
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -283,7 +289,7 @@ class DeformConv(nn.Module):
 class ModulatedDeformConv(DeformConv):
     """A deformable convolution whose taps are also weighted (arXiv 1811.11168)."""
 
-    def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]  # as in detectron2
         """As `DeformConv`; `mask` [N, deformable_groups * kernel area, H', W'] is the weight of each tap."""
         return self._convolve(x, offset, mask)
 

@@ -44,7 +44,7 @@ class BaseMaskRCNNHead(nn.Module):
         raise NotImplementedError
 
 
-class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore[misc]
+class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore[misc]  # both have `forward`
     """3x3 convolutions, a deconvolution that doubles height and width, and a 1x1 convolution."""
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ BatchedInputs = Sequence[dict[str, Any]]
 """For each image a dict: "image" [C, H, W] in the model's pixel range, optional "height" and "width" of the
 output.
 """
+
+_ProposalGenerator = Callable[[ImageList, dict[str, Tensor], None], tuple[list[Instances], dict[str, Tensor]]]
 
 
 class MetaArch(nn.Module):
@@ -114,14 +116,15 @@ class GeneralizedRCNN(MetaArch):
             input_format: the order of the channels, "BGR" or "RGB"; for callers, the model does not use it.
         """
         super().__init__(backbone=backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
-        self.proposal_generator = proposal_generator
+        self.proposal_generator: _ProposalGenerator | None = proposal_generator
         self.roi_heads = roi_heads
         self.input_format = input_format
 
     def forward(self, batched_inputs: BatchedInputs) -> list[dict[str, Any]]:
         """`inference` with postprocessing: for each image {"instances": Instances}."""
         check_inference(self)
-        return self.inference(batched_inputs)
+        results: list[dict[str, Any]] = self.inference(batched_inputs)
+        return results
 
     def inference(
         self,

@@ -40,7 +40,7 @@ class PanopticFPN(GeneralizedRCNN):
         self.combine_stuff_area_thresh = combine_stuff_area_thresh
         self.combine_instances_score_thresh = combine_instances_score_thresh
 
-    def inference(self, batched_inputs: BatchedInputs, do_postprocess: bool = True) -> Any:  # type: ignore[override]
+    def inference(self, batched_inputs: BatchedInputs, do_postprocess: bool = True) -> Any:  # type: ignore[override]  # as in detectron2
         """Detect and segment.
 
         Args:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from .layers import Layer
 
 _ENCODING_CHANNELS = 256
 
@@ -46,7 +48,7 @@ class StandardPointHead(nn.Module):
             self.add_module(f"fc{index}", layer)
             self.fc_layers.append(layer)
             channels = fc_dim + (num_classes if coarse_pred_each_layer else 0)
-        self.predictor = nn.Conv1d(channels, 1 if cls_agnostic_mask else num_classes, kernel_size=1)
+        self.predictor: Layer = nn.Conv1d(channels, 1 if cls_agnostic_mask else num_classes, kernel_size=1)
 
     def forward(self, fine_grained_features: Tensor, coarse_features: Tensor) -> Tensor:
         """Logits [R, K, P] from fine features [R, C, P] and coarse predictions [R, K, P]."""
@@ -124,3 +126,6 @@ class ImplicitPointHead(nn.Module):
             if index < self.num_layers - 1:
                 x = F.relu(x)
         return x
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from detc.ir.structures import Boxes, Instances
 
 from ..errors import InputError
-from .layers import Conv2d, ShapeSpec, check_inference
+from .layers import Conv2d, Layer, ShapeSpec, check_inference
 from .mask_head import mask_rcnn_inference
 from .point_features import (
     generate_regular_grid_point_coords,
@@ -90,7 +90,7 @@ class ConvFCHead(nn.Module):
             self.add_module(f"fc{index}", fc)
             self.fcs.append(fc)
             size = fc_dim
-        self.prediction = nn.Linear(size, math.prod(self.output_shape))
+        self.prediction: Layer = nn.Linear(size, math.prod(self.output_shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """[R, *output_shape] from features [R, C, H, W]."""
@@ -147,7 +147,7 @@ class PointRendMaskHead(nn.Module):
         self._skip_whole_steps()
 
     def _set_region_head(self, head: nn.Module) -> None:
-        self.coarse_head = head
+        self.coarse_head: Layer = head
 
     def _skip_whole_steps(self) -> None:
         """Where a step would predict all points, start at its resolution instead."""
@@ -189,7 +189,8 @@ class PointRendMaskHead(nn.Module):
 
     def _get_point_logits(self, fine_features: Tensor, point_coords: Tensor, region: Tensor) -> Tensor:
         """Logits [R, K, P] of points, from their features and what was predicted for their region."""
-        return self.point_head(fine_features, point_sample(region, point_coords))
+        logits: Tensor = self.point_head(fine_features, point_sample(region, point_coords))
+        return logits
 
     def _subdivision_inference(
         self, features: Features, region: Tensor, instances: list[Instances]
@@ -221,7 +222,7 @@ class ImplicitPointRendMaskHead(PointRendMaskHead):
     point_head: ImplicitPointHead
 
     def _set_region_head(self, head: nn.Module) -> None:
-        self.parameter_head = head
+        self.parameter_head: Layer = head
 
     def _skip_whole_steps(self) -> None:
         """The first mask has as many points as each step predicts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,8 @@ class ROIPooler(nn.Module):
             raise ValueError(f"got boxes of {len(box_lists)} images for features of {x[0].shape[0]}")
         rois = convert_boxes_to_pooler_format(box_lists)
         if len(self.level_poolers) == 1:
-            return self.level_poolers[0](x[0], rois)
+            pooled: Tensor = self.level_poolers[0](x[0], rois)
+            return pooled
         levels = assign_boxes_to_levels(
             box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
         )
@@ -123,3 +125,6 @@ class ROIPooler(nn.Module):
             (index,) = torch.where(levels == level)
             output[index] = pooler(feature, rois[index])
         return output
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from detc.ir.structures import ImageList, Instances
 
 from .box_head import FastRCNNOutputLayers
-from .layers import check_inference
+from .layers import Layer, check_inference
 from .poolers import BoxLists, ROIPooler
 
 Features = dict[str, Tensor]
+RegionHead = Callable[[Tensor | Features, list[Instances]], list[Instances]]
 
 
 class ROIHeads(nn.Module):
@@ -92,12 +93,12 @@ class StandardROIHeads(ROIHeads):
         if mask_in_features is not None:
             self.mask_in_features = list(mask_in_features)
             self.mask_pooler = mask_pooler
-            self.mask_head = mask_head
+            self.mask_head: RegionHead | None = mask_head
         self.keypoint_on = keypoint_in_features is not None
         if keypoint_in_features is not None:
             self.keypoint_in_features = list(keypoint_in_features)
             self.keypoint_pooler = keypoint_pooler
-            self.keypoint_head = keypoint_head
+            self.keypoint_head: RegionHead | None = keypoint_head
 
     def forward_with_given_boxes(self, features: Features, instances: list[Instances]) -> list[Instances]:
         check_inference(self)
@@ -160,11 +161,11 @@ class Res5ROIHeads(ROIHeads):
         super().__init__(num_classes=num_classes)
         self.in_features = list(in_features)
         self.pooler = pooler
-        self.res5 = res5
+        self.res5: Layer = res5
         self.box_predictor = box_predictor
         self.mask_on = mask_head is not None
         if mask_head is not None:
-            self.mask_head = mask_head
+            self.mask_head: RegionHead = mask_head
 
     def _shared_roi_transform(self, features: Features, boxes: BoxLists) -> Tensor:
         return self.res5(self.pooler([features[name] for name in self.in_features], boxes))

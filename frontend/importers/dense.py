@@ -33,16 +33,14 @@ def fcos(capture: Capture, model: Any) -> None:
 
 
 def _class_scores(capture: Capture, logits: Value) -> Value:
-    scores: Value = capture.build.aten.sigmoid(logits)
-    return scores
+    return capture.build.aten.sigmoid(logits)
 
 
 def _central_scores(capture: Capture, logits: Value, centerness: Value) -> Value:
     """The geometric mean of both; one anchor per cell, so that centerness broadcasts over the classes."""
     aten = capture.build.aten
     product = aten.mul.Tensor(aten.sigmoid(logits), aten.sigmoid(centerness))
-    scores: Value = aten.sqrt(product)
-    return scores
+    return aten.sqrt(product)
 
 
 def _dense_detector(capture: Capture, model: Any, score: Any) -> None:

@@ -27,40 +27,34 @@ def point_rend_mask_head(
 
     def grid(side: int) -> Value:
         points = generate_regular_grid_point_coords(1, side, torch.device("cpu"))
-        made: Value = build.aten.expand(capture.weight(points, f"grid{side}"), size=(rows, side**2, 2))
-        return made
+        return build.aten.expand(capture.weight(points, f"grid{side}"), size=(rows, side**2, 2))
 
     def sample(names: list[str], points: Value) -> Value:
         maps, scales = [features[name] for name in names], tuple(head._feature_scales[name] for name in names)
-        made: Value = build.det.box_point_sample(maps, boxes, batch_index, points, scales=scales)
-        return made
+        return build.det.box_point_sample(maps, boxes, batch_index, points, scales=scales)
 
     size = int(head.roi_pooler_size)
     pooled = _as_maps(build, sample(head.roi_pooler_in_features, grid(size)), size)
     implicit = not hasattr(head, "coarse_head")
     region = capture.call(head.parameter_head if implicit else head.coarse_head, pooled)
     if not head.mask_point_on:
-        probabilities: Value = build.det.mask_inference(region, classes)
-        return probabilities
+        return build.det.mask_inference(region, classes)
 
     def predict(points: Value) -> Value:
         # Of a detection only its own class's logits matter, here and in the end, and no step mixes classes.
         fine = sample(head.mask_point_in_features, points)
         last = (points, region) if implicit else (build.det.point_sample(region, points),)
-        own: Value = build.det.class_logits(capture.call(head.point_head, fine, *last), classes)
-        return own
+        return build.det.class_logits(capture.call(head.point_head, fine, *last), classes)
 
     def uncertainty(logits: Value) -> Value:
-        found: Value = build.aten.neg(build.aten.abs(logits))
-        return found
+        return build.aten.neg(build.aten.abs(logits))
 
     side = int(head.mask_point_subdivision_init_resolution)
     logits = _as_maps(build, predict(grid(side)), side)
     count = int(head.mask_point_subdivision_num_points)
     for _ in range(int(head.mask_point_subdivision_steps)):
         logits = _subdivide(capture, logits, uncertainty, count, predict)
-    masks: Value = build.aten.sigmoid(logits)
-    return masks
+    return build.aten.sigmoid(logits)
 
 
 @importer("PointRendSemSegHead", relies_on=("forward",))
@@ -92,8 +86,7 @@ def point_rend_sem_seg_head(
 
 def _as_maps(build: Builder, points: Value, side: int) -> Value:
     """What was found at the points of a grid [R,C,side * side] as maps [R,C,side,side]."""
-    made: Value = build.aten.view(points, size=(*points.shape[:2], side, side))
-    return made
+    return build.aten.view(points, size=(*points.shape[:2], side, side))
 
 
 def _subdivide(
@@ -107,8 +100,7 @@ def _subdivide(
     build = capture.build
     doubled = capture.trace(_double, logits)
     indices, points = build.det.uncertain_points(uncertainty(doubled), num_points=count)
-    renewed: Value = build.det.put_points(doubled, indices, predict(points))
-    return renewed
+    return build.det.put_points(doubled, indices, predict(points))
 
 
 def _double(logits: torch.Tensor) -> torch.Tensor:

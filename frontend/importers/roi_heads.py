@@ -31,8 +31,7 @@ def roi_pooler(
         pooler_type = "ROIPool"
     else:
         raise UnsupportedError(f"{capture.path(pooler)}: pooling by {kind} is not supported")
-    pooled: Value = build.det.roi_pool(features, boxes, batch_index, pooler_type=pooler_type, **options)
-    return pooled
+    return build.det.roi_pool(features, boxes, batch_index, pooler_type=pooler_type, **options)
 
 
 @importer(
@@ -53,7 +52,7 @@ def _predict(capture: Capture, predictor: Any, features: Value, boxes: Value) ->
     logits, deltas = capture.trace(predictor, features)
     aten, transform = capture.build.aten, predictor.box2box_transform
     scores = aten.sigmoid(logits) if predictor.use_sigmoid_ce else aten.softmax.int(logits, dim=-1)
-    decoded: Value = capture.build.det.apply_deltas(
+    decoded = capture.build.det.apply_deltas(
         deltas,
         boxes,
         weights=[float(w) for w in transform.weights],
@@ -90,7 +89,7 @@ def make_detections(capture: Capture, found: tuple[Value, ...], *, num_classes: 
         nms_thresh=node.attributes["nms_thresh"],
         detections_per_image=node.attributes["topk_per_image"],
     )
-    made: Value = capture.build.instances.make(
+    made = capture.build.instances.make(
         [batch_index, boxes, scores, classes], names=("batch_index", "pred_boxes", "scores", "pred_classes")
     )
     made.name = "detections"
@@ -101,8 +100,7 @@ def make_detections(capture: Capture, found: tuple[Value, ...], *, num_classes: 
 def mask_head(capture: Capture, head: Any, features: Value, classes: Value) -> Value:
     """Each detection's mask as probabilities f32[D,1,S,S]."""
     logits = capture.trace(head.layers, features, module=head)
-    masks: Value = capture.build.det.mask_inference(logits, classes)
-    return masks
+    return capture.build.det.mask_inference(logits, classes)
 
 
 @importer(
@@ -117,7 +115,7 @@ def standard_roi_heads(
     boxes, batch_index = get(proposals, field="proposal_boxes"), get(proposals, field="batch_index")
     pooled = capture.call(heads.box_pooler, maps, boxes, batch_index)
     box_features = capture.call(heads.box_head, pooled)
-    detections: Value = capture.call(heads.box_predictor, box_features, boxes, batch_index, images.im_info)
+    detections = capture.call(heads.box_predictor, box_features, boxes, batch_index, images.im_info)
     return _given_boxes(capture, heads, features, detections)
 
 
@@ -182,8 +180,7 @@ def keypoint_head(capture: Capture, head: Any, features: Value, boxes: Value) ->
     """Each detection's keypoints f32[D,K,3], rows (x, y, score)."""
     heatmaps = capture.trace(head.layers, features, module=head)
     heatmaps.name = "heatmaps"
-    keypoints: Value = capture.build.det.keypoint_inference(heatmaps, boxes)
-    return keypoints
+    return capture.build.det.keypoint_inference(heatmaps, boxes)
 
 
 def _given_boxes(capture: Capture, heads: Any, features: dict[str, Value], detections: Value) -> Value:
@@ -214,7 +211,7 @@ def _with_keypoints(capture: Capture, heads: Any, features: dict[str, Value], de
     boxes, batch_index = get(detections, field="pred_boxes"), get(detections, field="batch_index")
     pooled = capture.call(heads.keypoint_pooler, maps, boxes, batch_index)
     keypoints = capture.call(heads.keypoint_head, pooled, boxes)
-    result: Value = capture.build.instances.set(detections, keypoints, field="pred_keypoints")
+    result = capture.build.instances.set(detections, keypoints, field="pred_keypoints")
     result.name = "detections"
     return result
 
@@ -222,6 +219,6 @@ def _with_keypoints(capture: Capture, heads: Any, features: dict[str, Value], de
 def _set_masks(capture: Capture, mask_head: Any, detections: Value, *sources: Any) -> Value:
     classes = capture.build.instances.get(detections, field="pred_classes")
     masks = capture.call(mask_head, *sources, classes)
-    result: Value = capture.build.instances.set(detections, masks, field="pred_masks")
+    result = capture.build.instances.set(detections, masks, field="pred_masks")
     result.name = "detections"
     return result

@@ -41,7 +41,7 @@ def rpn(capture: Capture, module: Any, images: Images, features: dict[str, Value
         post_nms_topk=int(module.post_nms_topk[False]),
         min_box_size=float(module.min_box_size),
     )
-    proposals: Value = capture.build.instances.make(
+    proposals = capture.build.instances.make(
         [batch_index, boxes, scores], names=("batch_index", "proposal_boxes", "objectness_logits")
     )
     proposals.name = "proposals"

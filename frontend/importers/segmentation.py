@@ -64,6 +64,6 @@ def _sem_seg_logits(capture: Capture, model: Any, features: dict[str, Value]) ->
 
 def _postprocessed(capture: Capture, logits: Value, images: Images, output_size: Value) -> Value:
     """The logits in each image's output size."""
-    sem_seg: Value = capture.build.det.sem_seg_postprocess(logits, images.im_info, output_size)
+    sem_seg = capture.build.det.sem_seg_postprocess(logits, images.im_info, output_size)
     sem_seg.name = "sem_seg"
     return sem_seg

@@ -30,16 +30,18 @@ class BoxForm:
     Attributes:
         columns: how many numbers a box is.
         move: boxes [...,columns] by (x, y) [...,2].
-        decode: deltas [...,columns], divided by their weights, the boxes that they move, and the scale clamp -> boxes.
+        parts: boxes [...,columns] as their centres [...,2] and the rest [...,columns-2]: size and, rotated, angle.
+        decode: deltas [...,columns], divided by their weights, and the parts of what they move -> boxes.
         clip: cuts boxes [...,columns] to their images; the bounds (width, height, width, height) broadcast.
-        rescale: boxes [R,columns] by factors (x, y) [R,2].
+        rescale: boxes [R,columns] by factors (x, y, x, y) [R,4].
         sides: width and height [...,2] of boxes.
         nms: boxes, scores and groups to the rows kept of each group at a threshold, by falling score.
     """
 
     columns: int
     move: Callable[[Tensor, Tensor], Tensor]
-    decode: Callable[[Tensor, Tensor, float], Tensor]
+    parts: Callable[[Tensor], tuple[Tensor, Tensor]]
+    decode: Callable[..., Tensor]
     clip: Callable[[Tensor, Tensor], Tensor]
     rescale: Callable[[Tensor, Tensor], Tensor]
     sides: Callable[[Tensor], Tensor]
@@ -50,25 +52,33 @@ def _move(boxes: Tensor, xy: Tensor) -> Tensor:
     return torch.cat((xy, xy), dim=-1) + boxes
 
 
-def _decode(deltas: Tensor, boxes: Tensor, scale_clamp: float) -> Tensor:
-    size = boxes[..., 2:] - boxes[..., :2]
-    centre = deltas[..., :2] * size + (boxes[..., :2] + 0.5 * size)
-    half = 0.5 * (torch.exp(deltas[..., 2:].clamp(max=scale_clamp)) * size)
+def _parts(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = torch.split(boxes, 2, dim=-1)
+    size = high - low
+    return low + size * 0.5, size
+
+
+def _decode(deltas: Tensor, centre: Tensor, size: Tensor, *, scale_clamp: float) -> Tensor:
+    move, grow = torch.split(deltas, 2, dim=-1)
+    centre = move * size + centre
+    half = torch.exp(grow.clamp(max=scale_clamp)) * (size * 0.5)
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def clip(boxes: Tensor, whwh: Tensor) -> Tensor:
-    """Upright boxes cut to their images. whwh: each box's bound, broadcast against the boxes."""
+def _clip(boxes: Tensor, whwh: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), whwh)
 
 
 def _rescale(boxes: Tensor, factors: Tensor) -> Tensor:
-    return boxes * torch.cat((factors, factors), dim=1)
+    return boxes * factors
 
 
-UPRIGHT = BoxForm(
-    4, _move, _decode, clip, _rescale, lambda boxes: boxes[..., 2:] - boxes[..., :2], batched_nms
-)
+def _sides(boxes: Tensor) -> Tensor:
+    low, high = torch.split(boxes, 2, dim=-1)
+    return high - low
+
+
+UPRIGHT = BoxForm(4, _move, _parts, _decode, _clip, _rescale, _sides, batched_nms)
 """Boxes x0 y0 x1 y1. One suppresses those that it overlaps with an IoU greater than the threshold."""
 
 
@@ -82,38 +92,45 @@ def _normalized(angle: Tensor) -> Tensor:
     return (angle + 180.0) % 360.0 - 180.0
 
 
-def _decode_rotated(deltas: Tensor, boxes: Tensor, scale_clamp: float) -> Tensor:
-    centre, size, angle = boxes[..., :2], boxes[..., 2:4], boxes[..., 4:]
-    moved = deltas[..., :2] * size + centre
-    grown = torch.exp(deltas[..., 2:4].clamp(max=scale_clamp)) * size
-    turned = _normalized(deltas[..., 4:] * (180.0 / math.pi) + angle)
-    return torch.cat((moved, grown, turned), dim=-1)
+def _parts_rotated(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    centre, rest = torch.split(boxes, [2, 3], dim=-1)
+    return centre, rest
+
+
+def _decode_rotated(deltas: Tensor, centre: Tensor, rest: Tensor, *, scale_clamp: float) -> Tensor:
+    move, grow, turn = torch.split(deltas, [2, 2, 1], dim=-1)
+    size, angle = torch.split(rest, [2, 1], dim=-1)
+    grown = torch.exp(grow.clamp(max=scale_clamp)) * size
+    turned = _normalized(turn * (180.0 / math.pi) + angle)
+    return torch.cat((move * size + centre, grown, turned), dim=-1)
 
 
 def _clip_rotated(boxes: Tensor, whwh: Tensor) -> Tensor:
     """Angles are normalized, and the boxes that are nearly upright then are cut; no side grows."""
     bound = whwh[..., :2]
-    centre, size, angle = boxes[..., :2], boxes[..., 2:4], _normalized(boxes[..., 4:])
-    low = torch.minimum((centre - size / 2).clamp(min=0), bound)
-    high = torch.minimum((centre + size / 2).clamp(min=0), bound)
-    cut = torch.cat(((low + high) / 2, torch.minimum(size, high - low), angle), dim=-1)
+    centre, size, angle = torch.split(boxes, [2, 2, 1], dim=-1)
+    half, angle = size * 0.5, _normalized(angle)
+    low, high = (torch.minimum(side.clamp(min=0), bound) for side in (centre - half, centre + half))
+    cut = torch.cat(((low + high) * 0.5, torch.minimum(size, high - low), angle), dim=-1)
     return torch.where(angle.abs() <= UPRIGHT_WITHIN, cut, torch.cat((centre, size, angle), dim=-1))
 
 
 def _rescale_rotated(boxes: Tensor, factors: Tensor) -> Tensor:
     """Unequal factors would shear a box: it becomes the rectangle with the sheared one's side lengths whose height
     keeps its direction."""
-    theta = boxes[:, 4:] * (math.pi / 180.0)
+    centre, size, angle = torch.split(boxes, [2, 2, 1], dim=1)
+    factors, theta = factors[:, :2], angle * (math.pi / 180.0)
     cos, sin = torch.cos(theta), torch.sin(theta)
     across, down = (factors * torch.cat(turned, dim=1) for turned in ((cos, sin), (sin, cos)))
     lengths = [(side * side).sum(dim=1, keepdim=True).sqrt() for side in (across, down)]
-    angle = torch.atan2(down[:, :1], down[:, 1:]) * (180.0 / math.pi)
-    return torch.cat((boxes[:, :2] * factors, boxes[:, 2:4] * torch.cat(lengths, dim=1), angle), dim=1)
+    turned = torch.atan2(*torch.split(down, 1, dim=1)) * (180.0 / math.pi)
+    return torch.cat((centre * factors, size * torch.cat(lengths, dim=1), turned), dim=1)
 
 
 ROTATED = BoxForm(
     5,
     _move_rotated,
+    _parts_rotated,
     _decode_rotated,
     _clip_rotated,
     _rescale_rotated,

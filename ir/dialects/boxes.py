@@ -31,9 +31,14 @@ def boxes_type(type: Type | None, what: str = "boxes") -> TensorType:
     return boxes
 
 
+def whwh(hw: Tensor) -> Tensor:
+    """Rows (height, width, ...) [N,*] as (width, height, width, height) [N,4]: what bounds x0 y0 x1 y1."""
+    return hw.index_select(1, torch.tensor([1, 0, 1, 0], device=hw.device))
+
+
 def box_sizes(im_info: Tensor, batch_index: Tensor) -> Tensor:
     """The bounds f32[R,4] (width, height, width, height) of each row's image. im_info: rows (height, width, ...)."""
-    return im_info[batch_index][:, [1, 0, 1, 0]]
+    return whwh(im_info).index_select(0, batch_index)
 
 
 def _normalize_type(data: Type, im_info: Type, **_: object) -> Type:
@@ -51,10 +56,10 @@ def normalize(data: Tensor, im_info: Tensor, *, mean: tuple[float, ...], std: tu
     """
     shift = torch.tensor(mean, dtype=data.dtype, device=data.device).view(-1, 1, 1)
     scale = torch.tensor(std, dtype=data.dtype, device=data.device).view(-1, 1, 1)
-    rows = torch.arange(data.shape[2], device=data.device) < im_info[:, 0:1]
-    columns = torch.arange(data.shape[3], device=data.device) < im_info[:, 1:2]
-    inside = rows[:, None, :, None] & columns[:, None, None, :]
-    return torch.where(inside, (data - shift) / scale, 0.0)
+    height, width, _ = torch.split(im_info.to(torch.int64).reshape(-1, 3, 1, 1), 1, dim=1)
+    rows = torch.arange(data.shape[2], device=data.device)[:, None] < height
+    columns = torch.arange(data.shape[3], device=data.device) < width
+    return torch.where(rows & columns, (data - shift) / scale, 0.0)
 
 
 def _anchors_type(feature: Type, cell_anchors: Type, **_: object) -> Type:
@@ -74,9 +79,8 @@ def anchors(feature: Tensor, cell_anchors: Tensor, *, stride: int, offset: float
     height, width = feature.shape[2:]
     y = (torch.arange(height, dtype=cell_anchors.dtype, device=cell_anchors.device) + offset) * stride
     x = (torch.arange(width, dtype=cell_anchors.dtype, device=cell_anchors.device) + offset) * stride
-    yy, xx = torch.meshgrid(y, x, indexing="ij")
-    xy = torch.stack((xx, yy), dim=-1).reshape(height * width, 1, 2)
-    return form_of(cell_anchors).move(cell_anchors, xy).flatten(0, 1)
+    xy = torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)
+    return form_of(cell_anchors).move(cell_anchors, xy.reshape(height * width, 1, 2)).flatten(0, 1)
 
 
 def _deltas_type(deltas: Type, boxes: Type, **_: object) -> Type:
@@ -93,10 +97,33 @@ def apply_deltas(deltas: Tensor, boxes: Tensor, *, weights: tuple[float, ...], s
 
     Shapes: deltas f32[R,K*4], K predictions for each box; boxes f32[R,4]; result f32[R,K*4]. Rotated: 5 for 4.
     """
-    form = form_of(boxes)
-    per_box = deltas.reshape(len(deltas), deltas.shape[1] // form.columns, form.columns)
-    scaled = per_box / torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
-    return form.decode(scaled, boxes[:, None], scale_clamp).reshape(deltas.shape)
+    columns = boxes.shape[1]
+    per_box = deltas.reshape(deltas.shape[0], deltas.shape[1] // columns, columns)
+    decoded = decode(per_box, *parts(boxes[:, None]), weights=weights, scale_clamp=scale_clamp)
+    return decoded.reshape(deltas.shape)
+
+
+def parts(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes [...,4] or [...,5] as their centres [...,2] and the rest: size [...,2] and, rotated, angle [...,3]."""
+    return form_of(boxes).parts(boxes)
+
+
+def decode(
+    deltas: Tensor, centre: Tensor, rest: Tensor, *, weights: tuple[float, ...], scale_clamp: float
+) -> Tensor:
+    """`det.apply_deltas` of deltas [...,4] or [...,5] and the parts of boxes, which broadcast."""
+    scaled = deltas / torch.tensor(weights, dtype=deltas.dtype, device=deltas.device)
+    return form_of(deltas).decode(scaled, centre, rest, scale_clamp=scale_clamp)
+
+
+def clip(boxes: Tensor, bounds: Tensor) -> Tensor:
+    """Boxes [...,4] or [...,5] cut to their bounds (width, height, width, height), which broadcast."""
+    return form_of(boxes).clip(boxes, bounds)
+
+
+def sides(boxes: Tensor) -> Tensor:
+    """Width and height [...,2] of boxes [...,4] or [...,5]."""
+    return form_of(boxes).sides(boxes)
 
 
 def _box_inference_type(
@@ -171,7 +198,7 @@ def clip_boxes(boxes: Tensor, batch_index: Tensor, im_info: Tensor) -> Tensor:
 
     Shapes: boxes f32[R,4] or f32[R,5]; batch_index i64[R]; im_info f32[N,3], rows (height, width, scale).
     """
-    return form_of(boxes).clip(boxes, box_sizes(im_info, batch_index))
+    return clip(boxes, box_sizes(im_info, batch_index))
 
 
 def _rescale_type(boxes: Type, batch_index: Type, im_info: Type, output_size: Type) -> Type:
@@ -191,9 +218,9 @@ def rescale_boxes(boxes: Tensor, batch_index: Tensor, im_info: Tensor, output_si
     Shapes: boxes f32[D,4] or f32[D,5]; batch_index i64[D]; im_info f32[N,3]; output_size i64[N,2], rows (height,
     width).
     """
-    form, target = form_of(boxes), output_size.to(boxes.dtype)
-    factors = (target / im_info[:, :2])[batch_index][:, [1, 0]]
-    return form.clip(form.rescale(boxes, factors), box_sizes(target, batch_index))
+    target = whwh(output_size.to(boxes.dtype))
+    factors = (target / whwh(im_info)).index_select(0, batch_index)
+    return clip(form_of(boxes).rescale(boxes, factors), target.index_select(0, batch_index))
 
 
 def _nonempty_type(boxes: Type, *, threshold: float = 0.0) -> Type:
@@ -204,7 +231,7 @@ def _nonempty_type(boxes: Type, *, threshold: float = 0.0) -> Type:
 @op("det.nonempty", infer=_nonempty_type)
 def nonempty(boxes: Tensor, *, threshold: float = 0.0) -> Tensor:
     """The rows (i64[K], ascending) of the boxes f32[D,4] or f32[D,5] with both sides longer than `threshold` pixels."""
-    return torch.nonzero((form_of(boxes).sides(boxes) > threshold).all(dim=1))[:, 0]
+    return torch.nonzero(sides(boxes).amin(dim=1) > threshold)[:, 0]
 
 
 def rows_of(type: TensorType, rows: Dim) -> TensorType:

@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms
 from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
-from .boxes import apply_deltas, tensor
+from .boxes import decode, parts, tensor
 
 REGRESSIONS = ("deltas", "distances", "scaled_distances")
 """How a box is predicted: see `det.dense_inference`."""
@@ -86,7 +86,13 @@ def dense_inference(
             values, best = per_class[rows, classes].sort(descending=True, stable=True)
             best = best[:topk_candidates]
             rows, classes = rows[best], classes[best]
-            boxes = _decode(per_anchor[rows], anchor[rows], regression, weights, scale_clamp)
+            boxes = decode_dense(
+                per_anchor[rows],
+                anchor[rows],
+                regression=regression,
+                weights=weights,
+                scale_clamp=scale_clamp,
+            )
             candidates.append((boxes, values[:topk_candidates], classes))
         boxes, values, classes = (torch.cat(parts) for parts in zip(*candidates, strict=True))
         keep = batched_nms(boxes.float(), values.float(), classes, nms_thresh)
@@ -97,15 +103,14 @@ def dense_inference(
     return joined[0], joined[1], joined[2], joined[3]
 
 
-def _decode(
-    deltas: Tensor, anchors: Tensor, regression: str, weights: tuple[float, ...], scale_clamp: float
+def decode_dense(
+    deltas: Tensor, anchors: Tensor, *, regression: str, weights: tuple[float, ...], scale_clamp: float
 ) -> Tensor:
+    """Boxes [...,4] from what is predicted for anchors, both [...,4], as `det.dense_inference` says."""
+    centre, size = parts(anchors)
     if regression == "deltas":
-        return apply_deltas(deltas, anchors, weights=weights, scale_clamp=scale_clamp)
-    low, high = anchors[:, :2], anchors[:, 2:]
-    centre = 0.5 * (low + high)
-    distances = deltas.clamp(min=0)
-    before, after = distances[:, :2], distances[:, 2:]
+        return decode(deltas, centre, size, weights=weights, scale_clamp=scale_clamp)
+    before, after = torch.split(deltas.clamp(min=0), 2, dim=-1)
     if regression == "scaled_distances":
-        before, after = before * (high - low), after * (high - low)
-    return torch.cat((centre - before, centre + after), dim=1)
+        before, after = before * size, after * size
+    return torch.cat((centre - before, centre + after), dim=-1)

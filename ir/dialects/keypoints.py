@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..errors import IRError
 from ..ops import op
 from ..types import Type
-from .boxes import tensor
+from .boxes import tensor, whwh
 
 
 def _keypoint_inference_type(heatmaps: Type, boxes: Type) -> Type:
@@ -63,5 +63,7 @@ def rescale_keypoints(keypoints: Tensor, batch_index: Tensor, im_info: Tensor, o
     Shapes: keypoints f32[D,K,3], rows (x, y, score); batch_index i64[D]; im_info f32[N,3]; output_size i64[N,2],
     rows (height, width).
     """
-    scale = (output_size.to(keypoints.dtype) / im_info[:, :2])[batch_index][:, None, [1, 0]]
-    return torch.cat((keypoints[..., :2] * scale, keypoints[..., 2:]), dim=-1)
+    factors = whwh(output_size.to(keypoints.dtype)) / whwh(im_info)
+    own = factors[:, :2].index_select(0, batch_index)[:, None]
+    xy, score = torch.split(keypoints, [2, 1], dim=2)
+    return torch.cat((xy * own, score), dim=2)

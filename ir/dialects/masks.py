@@ -42,7 +42,9 @@ def class_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """
     if logits.shape[1] == 1:
         return logits
-    return logits[torch.arange(len(logits), device=logits.device), classes][:, None]
+    rest = logits.shape[2:]
+    own = classes.reshape(-1, *[1] * (1 + len(rest))).expand(-1, 1, *rest)
+    return logits.gather(1, own)
 
 
 def _paste_type(masks: Type, boxes: Type, batch_index: Type, output_size: Type, **_: object) -> Type:

@@ -96,12 +96,13 @@ def uncertain_points(uncertainty: Tensor, *, num_points: int) -> tuple[Tensor, T
     """
     height, width = uncertainty.shape[2:]
     flat = uncertainty.flatten(1)
-    indices = flat.topk(min(height * width, num_points), dim=1).indices
-    column = (indices % width).to(uncertainty.dtype)
-    row = torch.div(indices, width, rounding_mode="floor").to(uncertainty.dtype)
-    # Half a step plus so many steps, in float32, as detectron2 rounds it.
-    x, y = (0.5 / size + place * (1.0 / size) for size, place in ((width, column), (height, row)))
-    return indices, torch.stack((x, y), dim=-1)
+    indices = flat.topk(torch.sym_min(height * width, num_points), dim=1).indices
+    along: list[Tensor] = []
+    for size, place in ((width, indices % width), (height, torch.div(indices, width, rounding_mode="trunc"))):
+        # Half a step plus so many steps, in float32, as detectron2 rounds it.
+        step = torch.full((), size, dtype=uncertainty.dtype, device=uncertainty.device).reciprocal()
+        along.append(step * 0.5 + place.to(uncertainty.dtype) * step)
+    return indices, torch.stack(along, dim=-1)
 
 
 def _put_type(map: Type, indices: Type, values: Type) -> Type:

@@ -13,8 +13,8 @@ from torchvision.ops import roi_align, roi_pool
 from ..errors import IRError
 from ..ops import op
 from ..types import TensorType, Type
-from .box_forms import ROTATED, form_of
-from .boxes import boxes_type, tensor
+from .box_forms import ROTATED
+from .boxes import boxes_type, sides, tensor
 from .rotated_kernels import roi_align_rotated_by_level
 
 ALONG_BOXES = "ROIAlignRotated"
@@ -92,7 +92,7 @@ def roi_pool_(
 
     if len(features) == 1:
         return pool(features[0], rois, scales[0])
-    pooled = features[0].new_zeros(len(rois), features[0].shape[1], *size)
+    pooled = features[0].new_zeros((rois.shape[0], features[0].shape[1], *size))
     for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         rows = torch.nonzero(levels == level)[:, 0]
         pooled[rows] = pool(feature, rois[rows], scale)
@@ -103,7 +103,7 @@ def assign_levels(
     boxes: Tensor, scales: tuple[float, ...], canonical_box_size: int, canonical_level: int
 ) -> Tensor:
     """The index (i64[R]) into `scales` of the level that each box f32[R,4] or f32[R,5] is pooled from."""
-    area = form_of(boxes).sides(boxes).prod(dim=1)
+    area = sides(boxes).prod(dim=1)
     least, most = level_range(scales)
     level = torch.floor(canonical_level + torch.log2(area.sqrt() / canonical_box_size + 1e-8))
     return level.clamp(min=least, max=most).to(torch.int64) - least

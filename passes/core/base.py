@@ -102,11 +102,16 @@ class Context:
         """The counts of one rule of the running pass."""
         return self.rules.setdefault((self.pass_name, rule), RuleCount())
 
+    def refusals(self, rule: str) -> list[str]:
+        """Why any pass so far refused to apply the rule of that name."""
+        return [why for (_, name), count in self.rules.items() if name == rule for why in count.refused]
+
     def builder(self, graph: Graph, before: Node) -> Builder:
         """A builder that puts nodes before `before`, with its source, made by the running pass."""
         return Builder(graph, before=before, source=before.source, created_by=self.pass_name)
 
 
+@dataclass(frozen=True)
 class Pass(ABC):
     """A step of a pipeline. Subclasses are frozen dataclasses; the fields are the options."""
 
@@ -128,7 +133,7 @@ class Pass(ABC):
         """Name and options that differ from their defaults: `fold-batch-norm{eps=1e-05}`."""
         given = [
             f"{f.name}={_written(getattr(self, f.name))}"
-            for f in fields(self)  # type: ignore[arg-type]
+            for f in fields(self)
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}{{{','.join(given)}}}" if given else self.name
@@ -169,6 +174,47 @@ def attribute(node: Node, name: str) -> Attribute:
     if default is inspect.Parameter.empty:
         raise IRError(f"{node.op.name} has no attribute {name!r}")
     return freeze(default)
+
+
+def number(node: Node, name: str) -> float:
+    """An attribute that is a number. Raises IRError where it is something else."""
+    return _number(node, name, attribute(node, name))
+
+
+def integer(node: Node, name: str) -> int:
+    """An attribute that is a whole number. Raises IRError where it is something else."""
+    return _integer(node, name, attribute(node, name))
+
+
+def numbers(node: Node, name: str) -> tuple[float, ...]:
+    """An attribute that is a row of numbers. Raises IRError where it is something else."""
+    return tuple(_number(node, name, item) for item in _row(node, name))
+
+
+def integers(node: Node, name: str) -> tuple[int, ...]:
+    """An attribute that is a row of whole numbers. Raises IRError where it is something else."""
+    return tuple(_integer(node, name, item) for item in _row(node, name))
+
+
+def _number(node: Node, name: str, value: Attribute) -> float:
+    if not isinstance(value, int | float):
+        raise IRError(f"the attribute {name!r} of {node.op.name} holds {value!r} where a number must stand")
+    return float(value)
+
+
+def _integer(node: Node, name: str, value: Attribute) -> int:
+    if not isinstance(value, int | float) or value % 1:
+        raise IRError(
+            f"the attribute {name!r} of {node.op.name} holds {value!r} where a whole number must stand"
+        )
+    return int(value)
+
+
+def _row(node: Node, name: str) -> tuple[Attribute, ...]:
+    value = attribute(node, name)
+    if not isinstance(value, tuple):
+        raise IRError(f"the attribute {name!r} of {node.op.name} is {value!r}, not a row")
+    return value
 
 
 def is_unused(node: Node) -> bool:

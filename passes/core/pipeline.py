@@ -190,7 +190,7 @@ class Pipeline(MutableSequence[Pass]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and self._passes == other._passes
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as a list has none
 
     @override
     def __repr__(self) -> str:

@@ -129,7 +129,7 @@ def parse_pass(text: str) -> Pass:
     if brace and not rest.endswith("}"):
         raise InputError(f"{text!r}: the brace of the options is not closed")
     cls = find_pass(name)
-    known: dict[str, Field[Any]] = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
+    known: dict[str, Field[Any]] = {f.name: f for f in fields(cls) if f.init}
     hints = get_type_hints(cls)
     options: dict[str, Any] = {}
     for part in split(rest.removesuffix("}")) if brace else []:

@@ -150,14 +150,13 @@ def _paste_for_users(graph: Graph, node: Node, instances: Value, context: Contex
 
 def _paste(b: Builder, fields: Mapping[str, Value], node: Node) -> Value:
     """The masks of postprocessed instances pasted as a `det.postprocess` says."""
-    pasted: Value = b.det.paste_masks(
+    return b.det.paste_masks(
         fields["pred_masks"],
         fields["pred_boxes"],
         fields["batch_index"],
         node.operand(2),
         threshold=node.attributes["mask_threshold"],
     )
-    return pasted
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def _decompose(graph: Graph, node: Node, context: Context) -> None:
     if boxes is None:
         raise IRError(f"instances without boxes ({', '.join(BOX_FIELDS)}) cannot be postprocessed")
     fields[boxes] = b.det.rescale_boxes(fields[boxes], fields["batch_index"], im_info, output_size)
-    rows: Value = b.det.nonempty(fields[boxes])
+    rows = b.det.nonempty(fields[boxes])
     fields = {name: b.aten.index_select(field, rows, dim=0) for name, field in fields.items()}
     if "pred_keypoints" in fields:
         fields["pred_keypoints"] = b.det.rescale_keypoints(

@@ -83,8 +83,7 @@ def fold_affine(b: Builder, producer: Node, scale: Tensor, shift: Tensor) -> Val
     new_weight = add_folded(b.graph, f"{stem}.weight", folded.to(weight.dtype))
     new_bias = add_folded(b.graph, f"{stem}.bias", shifted.to(weight.dtype))
     with b.at(producer.source):
-        made: Value = b.call(producer.op, producer.operand(0), new_weight, new_bias, **producer.attributes)
-    return made
+        return b.call(producer.op, producer.operand(0), new_weight, new_bias, **producer.attributes)
 
 
 def add_folded(graph: Graph, name: str, data: Tensor) -> Constant:
@@ -258,8 +257,7 @@ class BatchNormAsAffine(RewriteRule):
         stem = m.root.source or "batch_norm"
         factor = add_folded(b.graph, f"{stem}.weight", scale.reshape(shape).to(m.x.dtype))
         offset = add_folded(b.graph, f"{stem}.bias", shift.reshape(shape).to(m.x.dtype))
-        made: Value = b.aten.add.Tensor(b.aten.mul.Tensor(m.x, factor), offset)
-        return made
+        return b.aten.add.Tensor(b.aten.mul.Tensor(m.x, factor), offset)
 
 
 AFFINE_RULES: tuple[RewriteRule, ...] = (

@@ -88,8 +88,7 @@ class AsCast(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        made: Value = b.aten.to.dtype(m.x, dtype=m.root.result.dtype)
-        return made
+        return b.aten.to.dtype(m.x, dtype=m.root.result.dtype)
 
 
 class DropExpand(ToOperand):
@@ -192,8 +191,7 @@ class AsConvolution(RewriteRule):
         else:
             op = f"aten.conv{spatial}d"
         options = {name: attribute(m.root, name) for name in names}
-        made: Value = b.call(op, m.x, m.w, m.bias, **options)
-        return made
+        return b.call(op, m.x, m.w, m.bias, **options)
 
 
 class AsBatchNorm(RewriteRule):
@@ -207,7 +205,7 @@ class AsBatchNorm(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Sequence[Value | None]:
-        made: Value = b.aten.batch_norm(
+        made = b.aten.batch_norm(
             m.x,
             m.gamma,
             m.beta,
@@ -230,7 +228,7 @@ class AsMaxPool(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Sequence[Value | None]:
-        made: Value = b.aten.max_pool2d(m.x, **m.root.attributes)
+        made = b.aten.max_pool2d(m.x, **m.root.attributes)
         return made, None
 
 
@@ -252,8 +250,7 @@ class AddmmAsLinear(_ToLinear):
     def rewrite(self, b: Builder, m: Match) -> Value:
         if m.bias.rank != 1:
             raise NoMatch("the bias is no vector")
-        made: Value = b.aten.linear(m.x, m.weight, m.bias)
-        return made
+        return b.aten.linear(m.x, m.weight, m.bias)
 
 
 class MatmulAsLinear(_ToLinear):
@@ -265,8 +262,7 @@ class MatmulAsLinear(_ToLinear):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        made: Value = b.aten.linear(m.x, m.weight)
-        return made
+        return b.aten.linear(m.x, m.weight)
 
 
 def _check_neutral(m: Match) -> None:

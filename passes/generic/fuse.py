@@ -70,8 +70,7 @@ class _MergeConstants(RewriteRule):
             raise NoMatch("the two constants together are larger")
         dtype = torch.promote_types(m.c.dtype, m.d.dtype)
         name = f"{m.root.source}.constant".lstrip(".")
-        made: Value = b.call(m.root.op, m.x, b.graph.constant(merged.to(dtype), name))
-        return made
+        return b.call(m.root.op, m.x, b.graph.constant(merged.to(dtype), name))
 
     def _combine(self, c: Tensor, d: Tensor) -> Tensor:
         raise NotImplementedError
@@ -125,8 +124,7 @@ class MergeNumbers(RewriteRule):
     def rewrite(self, b: Builder, m: Match) -> Value:
         c, d = float(m.c), float(m.d)
         merged = c * d if ".mul." in m.root.op.name else c + d
-        made: Value = b.call(m.root.op, m.x, other=merged)
-        return made
+        return b.call(m.root.op, m.x, other=merged)
 
 
 class PadIntoConvolution(RewriteRule):
@@ -153,8 +151,7 @@ class PadIntoConvolution(RewriteRule):
         if len(own) == 1:
             own = own * spatial
         padding = tuple(a + e for a, e in zip(own, extra, strict=True))
-        made: Value = b.call(m.root.op, m.x, m.w, m.bias, **{**m.root.attributes, "padding": padding})
-        return made
+        return b.call(m.root.op, m.x, m.w, m.bias, **{**m.root.attributes, "padding": padding})
 
 
 class ScaleIntoProducer(RewriteRule):
@@ -188,8 +185,7 @@ class ScaleIntoProducer(RewriteRule):
         factor = factor.reshape(groups, 1, data.shape[1], *(1 for _ in data.shape[2:]))
         folded = (data.reshape(groups, -1, *data.shape[1:]) * factor).reshape(data.shape)
         new = add_folded(b.graph, weight.name or f"{node.source}.weight", folded.to(weight.dtype))
-        made: Value = b.call(node.op, m.x, new, node.operand_or_none(2), **node.attributes)
-        return made
+        return b.call(node.op, m.x, new, node.operand_or_none(2), **node.attributes)
 
 
 class MergeParallel(RewriteRule):
@@ -214,7 +210,7 @@ class MergeParallel(RewriteRule):
         bias: Constant | None = None
         if any(layer.operand_or_none(2) is not None for layer in m.layers):
             bias = add_folded(b.graph, f"{stem}.bias", torch.cat([_bias(layer) for layer in m.layers]))
-        made: Value = b.call(m.root.op, m.x, weight, bias, **m.root.attributes)
+        made = b.call(m.root.op, m.x, weight, bias, **m.root.attributes)
         axis = made.rank - 1 if m.root.op.name == LINEAR else 1
         split: Sequence[Value] = b.aten.split_with_sizes(made, split_sizes=rows, dim=axis)
         return split

@@ -27,8 +27,8 @@ class ToOperand(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        value: Value = m.x
-        return value
+        x: Value = m.x
+        return x
 
 
 def readable_sizes(graph: Graph) -> frozenset[str]:
@@ -72,8 +72,7 @@ class AsReshape(RewriteRule):
         shape = self._shape(m.root.result.shape)
         if m.root.op.name == "aten.reshape" and attribute(m.root, "shape") == shape:
             raise NoMatch("it is in normal form")
-        made: Value = b.aten.reshape(m.x, shape=shape)
-        return made
+        return b.aten.reshape(m.x, shape=shape)
 
     def _shape(self, dims: Iterable[Dim]) -> tuple[Dim, ...]:
         shape = tuple(
@@ -94,8 +93,7 @@ class MergeReshapes(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
-        made: Value = b.aten.reshape(m.x, shape=attribute(m.root, "shape"))
-        return made
+        return b.aten.reshape(m.x, shape=attribute(m.root, "shape"))
 
 
 class DropReshape(ToOperand):
@@ -127,8 +125,7 @@ class AsPermute(RewriteRule):
         dims = permutation(m.root)
         if m.root.op.name == "aten.permute" and attribute(m.root, "dims") == dims:
             raise NoMatch("it is in normal form")
-        made: Value = b.aten.permute(m.x, dims=dims)
-        return made
+        return b.aten.permute(m.x, dims=dims)
 
 
 class MergePermutes(RewriteRule):
@@ -141,8 +138,7 @@ class MergePermutes(RewriteRule):
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
         inner = permutation(m.inner)
-        made: Value = b.aten.permute(m.x, dims=tuple(inner[i] for i in permutation(m.root)))
-        return made
+        return b.aten.permute(m.x, dims=tuple(inner[i] for i in permutation(m.root)))
 
 
 class DropPermute(ToOperand):

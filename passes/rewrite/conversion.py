@@ -124,7 +124,7 @@ class Conversion(Pass):
         if rule is None:
             for result in node.results:
                 sizes.learn(result)
-            return "no rule for this op"
+            return "; ".join(["no rule for this op", *context.refusals(node.op.name)])
         try:
             builder = self.make_builder(graph, node, sizes, context)
             made = rule(builder, node)
@@ -137,11 +137,17 @@ class Conversion(Pass):
             raise IRError(
                 f"the rule for {node.op.name} gave {len(values)} values for {len(node.results)} results"
             )
-        for old, new in zip(node.results, values, strict=True):
-            _take_over(graph, old, new)
-            sizes.learn(new)
-        graph.erase(node)
+        take_place(graph, node, values)
+        for value in values:
+            sizes.learn(value)
         return None
+
+
+def take_place(graph: Graph, node: Node, values: Sequence[Value]) -> None:
+    """Let `values` take the place of a node's results, and their types with them."""
+    for old, new in zip(node.results, values, strict=True):
+        _take_over(graph, old, new)
+    graph.erase(node)
 
 
 def _take_over(graph: Graph, old: Value, new: Value) -> None:

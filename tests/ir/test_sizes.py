@@ -144,6 +144,24 @@ def test_a_size_that_is_found_out_is_a_number_everywhere() -> None:
     verify(graph)
 
 
+def test_a_change_of_types_is_a_change_of_what_sizes_come_from() -> None:
+    graph = graph_of(
+        joined("""
+        input %boxes: f32[R,4]
+        %rows: i64[kept] = det.nonempty(%boxes)
+        %b: f32[kept,4] = aten.index_select(%boxes, %rows, dim=0)
+        return b=%b""")
+    )
+    rows, b = value(graph, "rows"), value(graph, "b")
+    for size, origin in (("other", b), ("kept", rows)):
+        rows.type = TensorType(torch.int64, (symbol(size),))
+        assert graph.sizes.origin("kept") is origin
+        check_use_lists(graph)
+    graph.inputs[0].type = TensorType(torch.float32, (symbol("kept"), 4))
+    assert graph.sizes.origin("kept") is graph.inputs[0]
+    check_use_lists(graph)
+
+
 def test_a_change_of_attributes_is_a_change_of_uses() -> None:
     graph = graph_of(TEXT)
     rows, attributes, size = value(graph, "rows"), nodes(graph)["x"].attributes, (2 * symbol("kept"),)
@@ -201,6 +219,8 @@ class Editor:
             self.replace,
             self.move,
             self.insert,
+            self.ask,
+            self.bring,
             self.outputs,
             self.input,
             self.whole,
@@ -246,6 +266,23 @@ class Editor:
         node, place = self.node(i), self.node(j)
         Builder(self.graph, before=place).call(node.op, *node.operands, **node.attributes)
         self.graph.sort()
+
+    def ask(self, i: int, j: int) -> None:
+        """A node that uses a size, and nothing else of the value that has it."""
+        type = self.node(i).results[0].type
+        if isinstance(type, TensorType) and type.rank:
+            build = Builder(self.graph, before=self.node(j))
+            build.aten.full(size=type.shape[:1], fill_value=0.5, dtype=torch.float64)
+            self.graph.sort()
+
+    def bring(self, i: int, j: int) -> None:
+        """A node that brings in a size, from rows that may have a size of their own."""
+        tensors = [v for v in self.graph.values() if isinstance(v.type, TensorType)]
+        boxes = [v for v in tensors if v.dtype == torch.float64 and v.shape[1:] == (4,)]
+        if boxes:
+            chosen = boxes[i % len(boxes)]
+            build = Builder(self.graph)
+            build.aten.index_select(chosen, build.det.nonempty(chosen, threshold=0.1 * (j % 2)), dim=0)
 
     def outputs(self, i: int, j: int) -> None:
         self.graph.set_outputs({f"out{n}": self.node(n).results[0] for n in (i, j)})
@@ -304,5 +341,6 @@ def test_edits_that_keep_the_meaning_keep_the_results(graph: Graph, steps: list[
     expected = run(graph, inputs)
     editor = Editor(graph)
     for _, i, j in steps:
-        (editor.erase, editor.move, editor.insert, editor.whole)[j % 4](i, j)
+        actions = (editor.erase, editor.move, editor.insert, editor.ask, editor.bring, editor.whole)
+        actions[j % len(actions)](i, j)
     check_same_results(expected, run(editor.graph, inputs))

@@ -78,8 +78,7 @@ def conv(
     if input.rank != 4:
         raise NoMatch("a convolution of a single image without batch")
     window = _window(weight.shape[2:], stride, padding, dilation)
-    made: Value = b.caffe2.Conv(input, weight, bias, **window, group=groups)
-    return made
+    return b.caffe2.Conv(input, weight, bias, **window, group=groups)
 
 
 @TABLE.rule("aten.conv_transpose2d.input")
@@ -99,8 +98,7 @@ def conv_transpose(
     window = _window(weight.shape[2:], stride, padding, dilation)
     adjs = pair(output_padding)
     extra = {"adjs": adjs} if any(adjs) else {}
-    made: Value = b.caffe2.ConvTranspose(input, weight, bias, **window, **extra, group=groups)
-    return made
+    return b.caffe2.ConvTranspose(input, weight, bias, **window, **extra, group=groups)
 
 
 @TABLE.rule("aten.max_pool2d")
@@ -117,8 +115,7 @@ def max_pool(
         raise NoMatch("max pooling with ceil_mode or dilation, or without batch")
     window = _window(pair(kernel_size), stride or kernel_size, padding, dilation)
     window.pop("dilations")
-    made: Value = b.caffe2.MaxPool(self, **window)
-    return made
+    return b.caffe2.MaxPool(self, **window)
 
 
 @TABLE.rule("aten.avg_pool2d")
@@ -136,16 +133,14 @@ def avg_pool(
         raise NoMatch("average pooling with ceil_mode or divisor_override, or without batch")
     window = _window(pair(kernel_size), stride or kernel_size, padding, 1)
     window.pop("dilations")
-    made: Value = b.caffe2.AveragePool(self, **window, count_include_pad=count_include_pad)
-    return made
+    return b.caffe2.AveragePool(self, **window, count_include_pad=count_include_pad)
 
 
 @TABLE.rule("aten.adaptive_avg_pool2d")
 def adaptive_avg_pool(b: Caffe2Builder, self: Value, output_size: Any) -> Value:
     if pair(output_size) != (1, 1) or self.rank != 4:
         raise NoMatch("adaptive pooling to more than one cell")
-    made: Value = b.caffe2.AveragePool(self, global_pooling=True)
-    return made
+    return b.caffe2.AveragePool(self, global_pooling=True)
 
 
 # Linear layers and normalization
@@ -162,8 +157,7 @@ def linear(b: Caffe2Builder, input: Value, weight: Value, bias: Value | None) ->
     # FC flattens by itself.
     if producer is not None and producer.op.name == "caffe2.Flatten" and producer.attributes["axis"] == axis:
         input = producer.operand(0)
-    made: Value = b.caffe2.FC(input, weight, bias, **({} if axis == 1 else {"axis": axis}))
-    return made
+    return b.caffe2.FC(input, weight, bias, **({} if axis == 1 else {"axis": axis}))
 
 
 @TABLE.rule("aten.batch_norm")
@@ -183,10 +177,9 @@ def batch_norm(
     channels = whole(input.shape[1], "the number of channels")
     scale = weight if weight is not None else b.constant(torch.ones(channels))
     shift = bias if bias is not None else b.constant(torch.zeros(channels))
-    made: Value = b.caffe2.SpatialBN(
+    return b.caffe2.SpatialBN(
         input, scale, shift, running_mean, running_var, epsilon=float(eps), is_test=True
     )
-    return made
 
 
 @TABLE.rule("aten.group_norm")
@@ -202,8 +195,7 @@ def group_norm(
     channels = whole(input.shape[1], "the number of channels")
     gamma = weight if weight is not None else b.constant(torch.ones(channels))
     beta = bias if bias is not None else b.constant(torch.zeros(channels))
-    made: Value = b.caffe2.GroupNorm(input, gamma, beta, group=num_groups, epsilon=float(eps))
-    return made
+    return b.caffe2.GroupNorm(input, gamma, beta, group=num_groups, epsilon=float(eps))
 
 
 @TABLE.rule("aten.native_group_norm")
@@ -220,8 +212,7 @@ def native_group_norm(
 def softmax(b: Caffe2Builder, self: Value, dim: int, dtype: torch.dtype | None) -> Value:
     if dim % self.rank != self.rank - 1 or dtype not in (None, self.dtype):
         raise NoMatch("a softmax over another dimension than the last, or to another type")
-    made: Value = b.caffe2.Softmax(self, axis=self.rank - 1)
-    return made
+    return b.caffe2.Softmax(self, axis=self.rank - 1)
 
 
 # Element by element
@@ -234,8 +225,7 @@ def _binary(type_: str) -> Any:
         right = b.number(other, self.dtype)
         if right.dtype != self.dtype:
             raise NoMatch("operands of different types")
-        made: Value = b.call(f"caffe2.{type_}", self, right)
-        return made
+        return b.call(f"caffe2.{type_}", self, right)
 
     return lower
 
@@ -246,23 +236,20 @@ for _aten, _caffe2 in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "
 
 @TABLE.rule("aten.leaky_relu")
 def leaky_relu(b: Caffe2Builder, self: Value, negative_slope: float) -> Value:
-    made: Value = b.caffe2.LeakyRelu(self, alpha=float(negative_slope))
-    return made
+    return b.caffe2.LeakyRelu(self, alpha=float(negative_slope))
 
 
 @TABLE.rule("aten.elu")
 def elu(b: Caffe2Builder, self: Value, alpha: float, scale: float, input_scale: float) -> Value:
     if scale != 1 or input_scale != 1:
         raise NoMatch("an elu with scales")
-    made: Value = b.caffe2.Elu(self, alpha=float(alpha))
-    return made
+    return b.caffe2.Elu(self, alpha=float(alpha))
 
 
 @TABLE.rule("aten.clamp")
 def clamp(b: Caffe2Builder, self: Value, min: Any, max: Any) -> Value:
     bounds = {name: float(bound) for name, bound in (("min", min), ("max", max)) if bound is not None}
-    made: Value = b.caffe2.Clip(self, **bounds)
-    return made
+    return b.caffe2.Clip(self, **bounds)
 
 
 @TABLE.rule("aten._to_copy", "aten.to.dtype")
@@ -284,15 +271,14 @@ def reshape(b: Caffe2Builder, self: Value, **given: Any) -> Value:
     if wanted == list(self.shape):
         return self
     if wanted == [self.shape[0], product(self.shape[1:])]:
-        made: Value = b.caffe2.Flatten(self, axis=1)
-        return made
+        return b.caffe2.Flatten(self, axis=1)
     entries = [
         size if isinstance(size, int) else 0 if i < self.rank and self.shape[i] == size else -1
         for i, size in enumerate(wanted)
     ]
     if entries.count(-1) > 1:
         raise NoMatch("a reshape to several sizes that are known only at run time")
-    reshaped: tuple[Value, Value] = b.caffe2.Reshape(self, shape=entries)
+    reshaped = b.caffe2.Reshape(self, shape=entries)
     return reshaped[0]
 
 
@@ -303,22 +289,19 @@ def flatten(b: Caffe2Builder, self: Value, **given: Any) -> Value:
 
 @TABLE.rule("aten.unsqueeze")
 def unsqueeze(b: Caffe2Builder, self: Value, dim: int) -> Value:
-    made: Value = b.caffe2.ExpandDims(self, dims=(dim % (self.rank + 1),))
-    return made
+    return b.caffe2.ExpandDims(self, dims=(dim % (self.rank + 1),))
 
 
 @TABLE.rule("aten.squeeze.dim")
 def squeeze(b: Caffe2Builder, self: Value, dim: int) -> Value:
     if self.shape[dim] != 1:
         raise NoMatch("a squeeze of a dimension that is not known to be 1")
-    made: Value = b.caffe2.Squeeze(self, dims=(dim % self.rank,))
-    return made
+    return b.caffe2.Squeeze(self, dims=(dim % self.rank,))
 
 
 @TABLE.rule("aten.permute")
 def permute(b: Caffe2Builder, self: Value, dims: Sequence[int]) -> Value:
-    made: Value = b.caffe2.Transpose(self, axes=tuple(dim % self.rank for dim in dims))
-    return made
+    return b.caffe2.Transpose(self, axes=tuple(dim % self.rank for dim in dims))
 
 
 @TABLE.rule("aten.cat")
@@ -333,8 +316,7 @@ def mean(
     if dtype not in (None, self.dtype):
         raise NoMatch("a mean in another type")
     axes = tuple(d % self.rank for d in dim or range(self.rank))
-    made: Value = b.caffe2.ReduceMean(self, axes=axes, keepdims=keepdim)
-    return made
+    return b.caffe2.ReduceMean(self, axes=axes, keepdims=keepdim)
 
 
 for _name, _type in DIRECT.items():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from detc.ir import Builder, Dim, Graph, Node, TensorType, Value
+from detc.ir.builder import Dialect, Several
 from detc.passes.core.base import NoMatch
 from detc.passes.rewrite.conversion import Sizes
 
@@ -15,12 +16,27 @@ FLOAT, INT32, INT64 = 1, 2, 10
 DATA_TYPES = {torch.float32: FLOAT, torch.int32: INT32, torch.int64: INT64, torch.bool: 5, torch.float64: 13}
 
 
+class _Caffe2(Dialect):
+    BBoxTransform: Several
+    BoxWithNMSLimit: Several
+    CollectAndDistributeFpnRpnProposals: Several
+    Concat: Several
+    DistributeFpnProposals: Several
+    GenerateProposals: Several
+    GenerateProposalsCPP: Several
+    Reshape: Several
+    Split: Several
+    TopK: Several
+
+
 class Caffe2Builder(Builder):
     """A builder of `caffe2.*` nodes.
 
     Attributes:
         lowered: the node being lowered.
     """
+
+    caffe2: _Caffe2
 
     def __init__(self, graph: Graph, node: Node, sizes: Sizes, *, created_by: str) -> None:
         super().__init__(graph, before=node, source=node.source, created_by=created_by)
@@ -52,31 +68,28 @@ class Caffe2Builder(Builder):
             return value
         if dtype not in DATA_TYPES:
             raise NoMatch(f"tensors of {dtype} are not known to Caffe2's operators")
-        made: Value = self.caffe2.Cast(value, to=DATA_TYPES[dtype])
-        return made
+        return self.caffe2.Cast(value, to=DATA_TYPES[dtype])
 
     def concat(self, values: list[Value], axis: int) -> Value:
         """The values joined; one alone as it is."""
         if len(values) == 1:
             return values[0]
-        made: tuple[Value, Value] = self.caffe2.Concat(values, axis=axis)
+        made = self.caffe2.Concat(values, axis=axis)
         return made[0]
 
     def columns(self, rows: Value, first: int, end: int) -> Value:
         """[n, end - first] of [n, m]."""
-        taken: Value = self.caffe2.Slice(rows, starts=(0, first), ends=(-1, end))
-        return taken
+        return self.caffe2.Slice(rows, starts=(0, first), ends=(-1, end))
 
     def column(self, rows: Value, position: int = 0) -> Value:
         """[n] of [n, m]."""
-        taken: Value = self.caffe2.Squeeze(self.columns(rows, position, position + 1), dims=(1,))
-        return taken
+        return self.caffe2.Squeeze(self.columns(rows, position, position + 1), dims=(1,))
 
     def row_numbers(self, like: Value) -> Value:
         """i32[n]: 0 to n - 1, for a value [n] or [n, m]."""
         ones = self.caffe2.ConstantFill(like if like.rank == 1 else self.column(like), value=1, dtype=INT32)
         # A segment for each row.
-        numbers: Value = self.caffe2.LengthsToSegmentIds(ones)
+        numbers = self.caffe2.LengthsToSegmentIds(ones)
         return sized(numbers, like.shape[0])
 
     def zeros(self, rows: Dim) -> Value:
@@ -85,8 +98,7 @@ class Caffe2Builder(Builder):
         if found is None or found[1] != 0 or found[0].rank > 2:
             raise NoMatch(f"nothing that is known has {rows} rows")
         like = found[0] if found[0].rank == 1 else self.column(found[0])
-        made: Value = self.caffe2.ConstantFill(like, value=0.0)
-        return made
+        return self.caffe2.ConstantFill(like, value=0.0)
 
     def number(self, value: Any, dtype: torch.dtype) -> Value:
         """A number as a tensor [1]."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from detc.ir import Dim, Node, Value
 from detc.ir.dialects.box_forms import ROTATED
 from detc.ir.dialects.pooling import level_range
-from detc.passes.core.base import NoMatch, attribute
+from detc.passes.core.base import NoMatch, integer, integers, number, numbers
 from detc.passes.rewrite.conversion import LoweringRule
 
 from ..ops.boxes import LOG_SIZE_LIMIT
@@ -26,11 +25,6 @@ ROIS, SPLITS = "rois", "splits"
 ANGLES = {"angle_bound_on": True, "angle_bound_lo": -180, "angle_bound_hi": 180, "clip_angle_thresh": 1.0}
 
 
-def floats(values: Any) -> tuple[float, ...]:
-    """Numbers of an attribute as floats."""
-    return tuple(float(value) for value in values)
-
-
 def normalize(b: Caffe2Builder, node: Node) -> Value:
     """(data - mean) / std inside of each image, zero outside.
 
@@ -39,14 +33,14 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
     A batch is masked by rows and by columns instead.
     """
     data, im_info = node.operand(0), node.operand(1)
-    mean, std = (torch.tensor(floats(node.attributes[name])) for name in ("mean", "std"))
+    mean, std = (torch.tensor(numbers(node, name)) for name in ("mean", "std"))
     channels = len(mean)
     if im_info.shape[0] == 1:
         pick = b.constant(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
         size = b.caffe2.FC(im_info, pick, b.constant(torch.zeros(2)), axis=0)
         inside = b.caffe2.ResizeNearest(b.constant(mean.view(1, -1, 1, 1)), size, order="NCHW")
         padded = b.caffe2.ResizeNearestGradient(inside, data, order="NCHW", width_scale=1.0, height_scale=1.0)
-        result: Value = b.caffe2.Sub(data, padded)
+        result = b.caffe2.Sub(data, padded)
     else:
         result = b.caffe2.Sub(data, b.constant(mean.view(-1, 1, 1)))
         sizes = b.caffe2.Cast(im_info, to=INT32)
@@ -64,9 +58,9 @@ def normalize(b: Caffe2Builder, node: Node) -> Value:
 
 def check_decoding(node: Node, weights: Sequence[float] | None = None) -> None:
     """Refuse a decoding of deltas with other constants than Caffe2's, and with other weights than these."""
-    if weights is not None and floats(node.attributes["weights"]) != tuple(weights):
+    if weights is not None and numbers(node, "weights") != tuple(weights):
         raise NoMatch(f"weights {node.attributes['weights']} of the deltas: Caffe2 takes {tuple(weights)}")
-    if not math.isclose(float(node.attributes["scale_clamp"]), LOG_SIZE_LIMIT, rel_tol=1e-6):  # type: ignore[arg-type]
+    if not math.isclose(number(node, "scale_clamp"), LOG_SIZE_LIMIT, rel_tol=1e-6):
         raise NoMatch(f"a scale_clamp of {node.attributes['scale_clamp']}: Caffe2 has {LOG_SIZE_LIMIT}")
 
 
@@ -79,23 +73,22 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
     kind = node.attributes["pooler_type"]
     if kind not in ("ROIAlign", "ROIAlignV2"):
         raise NoMatch(f"pooling by {kind}")
-    scales = floats(node.attributes["scales"])
-    height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
+    scales = numbers(node, "scales")
+    height, width = integers(node, "output_size")
     rois = rois_of(b, boxes, index, features[0].shape[0])
     pooling = {
         "pooled_h": height,
         "pooled_w": width,
-        "sampling_ratio": int(node.attributes["sampling_ratio"]),  # type: ignore[arg-type]
+        "sampling_ratio": integer(node, "sampling_ratio"),
         "aligned": kind == "ROIAlignV2",
     }
     if len(features) == 1:
-        alone: Value = b.caffe2.RoIAlign(features[0], rois, order="NCHW", spatial_scale=scales[0], **pooling)
-        return alone
+        return b.caffe2.RoIAlign(features[0], rois, order="NCHW", spatial_scale=scales[0], **pooling)
     least, most = level_range(scales)
     *dealt, order = b.caffe2.DistributeFpnProposals(
         rois,
-        roi_canonical_scale=int(node.attributes["canonical_box_size"]),  # type: ignore[arg-type]
-        roi_canonical_level=int(node.attributes["canonical_level"]),  # type: ignore[arg-type]
+        roi_canonical_scale=integer(node, "canonical_box_size"),
+        roi_canonical_level=integer(node, "canonical_level"),
         roi_max_level=most,
         roi_min_level=least,
         legacy_plus_one=False,
@@ -106,8 +99,7 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
         b.caffe2.RoIAlign(feature, part, order="NCHW", spatial_scale=scale, **pooling)
         for feature, part, scale in zip(features, dealt, scales, strict=True)
     ]
-    made: Value = b.caffe2.BatchPermutation(b.concat(pooled, 0), order)
-    return made
+    return b.caffe2.BatchPermutation(b.concat(pooled, 0), order)
 
 
 def rois_of(b: Caffe2Builder, boxes: Value, index: Value, images: Dim) -> Value:
@@ -139,7 +131,7 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
     if user is None or user.op.name not in CLIPPERS:
         raise NoMatch(f"decoded boxes that go elsewhere than into {' or '.join(CLIPPERS)}: Caffe2 clips them")
     check_decoding(node)
-    rotated, weights = boxes.shape[1] == ROTATED.columns, floats(node.attributes["weights"])
+    rotated, weights = boxes.shape[1] == ROTATED.columns, numbers(node, "weights")
     if weights[4:] != (1.0,) * rotated:
         raise NoMatch(f"weights {weights} of the deltas: Caffe2 has none for angles")
     index, im_info = (user.operand(position) for position in CLIPPERS[user.op.name])
@@ -154,8 +146,7 @@ def apply_deltas(b: Caffe2Builder, node: Node) -> Value:
         legacy_plus_one=False,
     )
     b.note(SPLITS, transformed, means=splits)
-    made: Value = transformed
-    return made
+    return transformed
 
 
 def clip_boxes(b: Caffe2Builder, node: Node) -> Value:
@@ -172,14 +163,14 @@ def box_inference(b: Caffe2Builder, node: Node) -> list[Value]:
     splits = b.noted(SPLITS, boxes)
     if splits is None:
         raise NoMatch("boxes that det.apply_deltas did not decode")
-    limit = int(attribute(node, "topk_per_image"))  # type: ignore[arg-type]
+    limit = integer(node, "topk_per_image")
     rotated = node.results[0].shape[1] == ROTATED.columns
     results = b.caffe2.BoxWithNMSLimit(
         scores,
         boxes,
         splits,
-        score_thresh=float(node.attributes["score_thresh"]),  # type: ignore[arg-type]
-        nms=float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
+        score_thresh=number(node, "score_thresh"),
+        nms=number(node, "nms_thresh"),
         detections_per_im=max(limit, 0),
         soft_nms_enabled=False,
         soft_nms_method="linear",

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from detc.ir import Constant, Node, Value
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, numbers
 from detc.passes.rewrite.conversion import LoweringRule
 from detc.passes.rewrite.lowering_rules import RuleTable
 
 from .builder import FLOAT, INT32, Caffe2Builder, whole
-from .det import floats
 
 ATEN = RuleTable()
 
@@ -50,7 +49,7 @@ def box_point_sample(b: Caffe2Builder, node: Node) -> Value:
     return b.concat(
         [
             _sampled(b, feature, places, image, scale)
-            for feature, scale in zip(features, floats(node.attributes["scales"]), strict=True)
+            for feature, scale in zip(features, numbers(node, "scales"), strict=True)
         ],
         1,
     )
@@ -78,8 +77,7 @@ def _sampled(b: Caffe2Builder, maps: Value, places: Value, image: Value | None, 
         aligned=True,
     )
     rows, _ = b.caffe2.Reshape(sampled, shape=(-1, count, channels))
-    made: Value = b.caffe2.Transpose(rows, axes=(0, 2, 1))
-    return made
+    return b.caffe2.Transpose(rows, axes=(0, 2, 1))
 
 
 def class_logits(b: Caffe2Builder, node: Node) -> Value:
@@ -91,8 +89,7 @@ def class_logits(b: Caffe2Builder, node: Node) -> Value:
     rows, _ = b.caffe2.Reshape(logits, shape=(-1, *inner))
     first = b.caffe2.Mul(b.row_numbers(classes), b.constant([count], torch.int32))
     picked = b.caffe2.Gather(rows, b.caffe2.Add(first, b.caffe2.Cast(classes, to=INT32)))
-    made: Value = b.caffe2.ExpandDims(picked, dims=(1,))
-    return made
+    return b.caffe2.ExpandDims(picked, dims=(1,))
 
 
 def uncertain_points(b: Caffe2Builder, node: Node) -> list[Value]:
@@ -100,7 +97,7 @@ def uncertain_points(b: Caffe2Builder, node: Node) -> list[Value]:
     uncertainty = node.operand(0)
     height, width = (whole(size, "the size of the maps") for size in uncertainty.shape[2:])
     flat, _ = b.caffe2.Reshape(uncertainty, shape=(-1, height * width))
-    wanted = min(int(node.attributes["num_points"]), height * width)  # type: ignore[arg-type]
+    wanted = min(integer(node, "num_points"), height * width)
     _, cells = b.caffe2.TopK(flat, k=wanted)
     across = b.constant([width], torch.int64)
     row = b.caffe2.Div(cells, across)
@@ -126,7 +123,7 @@ def put_points(b: Caffe2Builder, node: Node) -> Value:
     height, width = (whole(size, "the size of the maps") for size in maps.shape[2:])
     flat, _ = b.caffe2.Reshape(maps, shape=(-1, height * width))
     written = b.caffe2.Scatter(flat, indices, b.caffe2.Squeeze(values, dims=(1,)), axis=1)
-    made: tuple[Value, Value] = b.caffe2.Reshape(written, shape=(-1, 1, height, width))
+    made = b.caffe2.Reshape(written, shape=(-1, 1, height, width))
     return made[0]
 
 
@@ -141,8 +138,7 @@ def expand(b: Caffe2Builder, self: Value, **_: Any) -> Value:
     zeros = b.zeros(wanted[0])
     if self.rank > 1:
         zeros = b.caffe2.ExpandDims(zeros, dims=tuple(range(1, self.rank)))
-    made: Value = b.caffe2.Add(zeros, self)
-    return made
+    return b.caffe2.Add(zeros, self)
 
 
 @ATEN.rule("aten.conv1d")
@@ -171,8 +167,7 @@ def conv1d(
         dilations=(spread, 1),
         group=groups,
     )
-    squeezed: Value = b.caffe2.Squeeze(made, dims=(3,))
-    return squeezed
+    return b.caffe2.Squeeze(made, dims=(3,))
 
 
 def _one(value: int | Sequence[int]) -> int:

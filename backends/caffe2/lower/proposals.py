@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from detc.ir import Constant, Node, Value
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, integers, number
 
 from .builder import INT64, Caffe2Builder, sized, whole
 from .det import ANGLES, ROIS, check_decoding
@@ -21,7 +21,7 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
     check_decoding(node, (1.0,) * 4)
     if len(node.operand_list(0)) == 1:
         return _one_level(b, node)
-    limit = int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    limit = integer(node, "post_nms_topk")
     levels = by_level(b, node)
     return (_merged_with_scores if node.results[1].is_used else _merged)(b, levels, limit)
 
@@ -29,12 +29,12 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
 def _one_level(b: Caffe2Builder, node: Node) -> list[Value]:
     # No levels to be merged, so that the operator may have the batch.
     (logits,), (deltas,), (cells,) = (node.operand_list(i) for i in range(3))
-    (stride,) = _strides(node)
+    (stride,) = integers(node, "strides")
     rois, scores = b.caffe2.GenerateProposals(
         logits,
         deltas,
         node.operand(3),
-        _shifted(b, cells, _offset(node) * stride),
+        _shifted(b, cells, number(node, "offset") * stride),
         spatial_scale=1.0 / stride,
         **_arguments(b, node),
     )
@@ -44,9 +44,12 @@ def _one_level(b: Caffe2Builder, node: Node) -> list[Value]:
 def by_level(b: Caffe2Builder, node: Node) -> list[Proposals]:
     """Each image's proposals, level by level."""
     logits, deltas, cells = (node.operand_list(i) for i in range(3))
-    im_info, strides = node.operand(3), _strides(node)
+    im_info, strides = node.operand(3), integers(node, "strides")
     images = whole(im_info.shape[0], "the number of images")
-    anchors = [_shifted(b, cell, _offset(node) * stride) for cell, stride in zip(cells, strides, strict=True)]
+    anchors = [
+        _shifted(b, cell, number(node, "offset") * stride)
+        for cell, stride in zip(cells, strides, strict=True)
+    ]
     parts = [_per_image(b, value, images) for value in (*logits, *deltas, im_info)]
     found: list[Proposals] = []
     for image in range(images):
@@ -118,26 +121,18 @@ def _arguments(b: Caffe2Builder, node: Node) -> dict[str, object]:
     detectron2's nets: a box without area has no features, and is no detection. Where proposals are what the net
     gives, the next larger number makes the two the same.
     """
-    least = torch.tensor(float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
+    least = torch.tensor(number(node, "min_box_size"))
     if node.results[1].is_used:
         # Not one so small that a processor may take it for zero.
         least = torch.nextafter(least, torch.tensor(torch.inf)).clamp(min=torch.finfo(torch.float32).tiny)
     return {
-        "pre_nms_topN": int(node.attributes["pre_nms_topk"]),  # type: ignore[arg-type]
-        "post_nms_topN": int(node.attributes["post_nms_topk"]),  # type: ignore[arg-type]
-        "nms_thresh": float(node.attributes["nms_thresh"]),  # type: ignore[arg-type]
+        "pre_nms_topN": integer(node, "pre_nms_topk"),
+        "post_nms_topN": integer(node, "post_nms_topk"),
+        "nms_thresh": number(node, "nms_thresh"),
         "min_size": float(least),
         **ANGLES,
         "legacy_plus_one": False,
     }
-
-
-def _strides(node: Node) -> list[int]:
-    return [int(stride) for stride in node.attributes["strides"]]  # type: ignore[union-attr, arg-type]
-
-
-def _offset(node: Node) -> float:
-    return float(node.attributes["offset"])  # type: ignore[arg-type]
 
 
 def _shifted(b: Caffe2Builder, cells: Value, offset: float) -> Value:
@@ -155,5 +150,4 @@ def _per_image(b: Caffe2Builder, value: Value, images: int) -> Sequence[Value]:
     """The batch, image by image; each keeps its first dimension. Rois of a batch are not selected by image."""
     if images == 1:
         return (value,)
-    parts: tuple[Value, ...] = b.caffe2.Split(value, output_count=images, axis=0)
-    return parts
+    return b.caffe2.Split(value, output_count=images, axis=0)

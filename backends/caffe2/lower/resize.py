@@ -34,8 +34,7 @@ def _ratio(size: Dim, of: Dim) -> float:
 def upsample_nearest(b: Caffe2Builder, input: Value, output_size: Any, scale_factors: Any) -> Value:
     """ResizeNearest."""
     height, width = _scales(b, input, scale_factors)
-    made: Value = b.caffe2.ResizeNearest(input, order="NCHW", width_scale=width, height_scale=height)
-    return made
+    return b.caffe2.ResizeNearest(input, order="NCHW", width_scale=width, height_scale=height)
 
 
 @TABLE.rule("aten.upsample_bilinear2d.vec")
@@ -49,8 +48,7 @@ def upsample_bilinear(
     """
     height, width = _scales(b, input, scale_factors)
     if align_corners:
-        aligned: Value = b.caffe2.UpsampleBilinear(input, width_scale=width, height_scale=height)
-        return aligned
+        return b.caffe2.UpsampleBilinear(input, width_scale=width, height_scale=height)
     factors = int(height), int(width)
     if factors != (height, width) or min(factors) < 1:
         raise NoMatch(f"a bilinear resizing by {height} and {width}, which are no whole numbers")
@@ -61,7 +59,7 @@ def upsample_bilinear(
     around = tuple(int(factor > 1) for factor in factors)
     cut = tuple((3 * factor - factor % 2) // 2 * edge for factor, edge in zip(factors, around, strict=True))
     padded = b.caffe2.PadImage(input, pads=around * 2, mode="edge")
-    made: Value = b.caffe2.ConvTranspose(
+    return b.caffe2.ConvTranspose(
         padded,
         b.constant(kernel.contiguous()),
         kernels=(len(rows), len(columns)),
@@ -69,7 +67,6 @@ def upsample_bilinear(
         pads=cut * 2,
         group=channels,
     )
-    return made
 
 
 def _falloff(factor: int) -> torch.Tensor:

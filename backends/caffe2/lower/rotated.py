@@ -14,10 +14,10 @@ import torch
 
 from detc.ir import Node, Value
 from detc.ir.dialects.pooling import level_range
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, integers, numbers
 
 from .builder import FLOAT, INT32, INT64, Caffe2Builder, sized
-from .det import ROIS, check_decoding, floats, rois_of
+from .det import ROIS, check_decoding, rois_of
 from .proposals import by_level
 
 
@@ -25,10 +25,10 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
     """GenerateProposals of each level and image; the best of each image's."""
     check_decoding(node, (1.0,) * 5)
     b.unused(1, "the scores of rotated proposals are not kept")
-    limit = int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    limit = integer(node, "post_nms_topk")
     found: list[Value] = []
-    for image, (rois, scores) in enumerate(by_level(b, node)):
-        rows, values = b.concat(rois, 0), b.concat(scores, 0)
+    for image, (proposals, scores) in enumerate(by_level(b, node)):
+        rows, values = b.concat(proposals, 0), b.concat(scores, 0)
         keyed = b.concat([_numbers(b, values), b.columns(rows, 1, 5)], 1)
         best = b.caffe2.CollectRpnProposals(
             [keyed, values], rpn_max_level=2, rpn_min_level=2, rpn_post_nms_topN=limit
@@ -49,26 +49,25 @@ def grid_proposals(b: Caffe2Builder, node: Node) -> list[Value]:
 def roi_pool(b: Caffe2Builder, node: Node) -> Value:
     """RoIAlignRotated; with several levels DistributeFpnProposals before, and the rois' order restored after."""
     features, boxes, index = node.operand_list(0), node.operand(1), node.operand(2)
-    scales = floats(node.attributes["scales"])
-    height, width = (int(size) for size in node.attributes["output_size"])  # type: ignore[union-attr, arg-type]
+    scales = numbers(node, "scales")
+    height, width = integers(node, "output_size")
     rois = rois_of(b, boxes, index, features[0].shape[0])
     pooling = {
         "order": "NCHW",
         "pooled_h": height,
         "pooled_w": width,
-        "sampling_ratio": int(node.attributes["sampling_ratio"]),  # type: ignore[arg-type]
+        "sampling_ratio": integer(node, "sampling_ratio"),
         "aligned": True,
     }
     if len(features) == 1:
-        alone: Value = b.caffe2.RoIAlignRotated(features[0], rois, spatial_scale=scales[0], **pooling)
-        return alone
+        return b.caffe2.RoIAlignRotated(features[0], rois, spatial_scale=scales[0], **pooling)
     least, most = level_range(scales)
     sides = b.columns(boxes, 2, 4)
     corner = b.caffe2.ConstantFill(sides, value=0.0)
     *dealt, order = b.caffe2.DistributeFpnProposals(
         b.concat([_numbers(b, sides), corner, sides], 1),
-        roi_canonical_scale=int(node.attributes["canonical_box_size"]),  # type: ignore[arg-type]
-        roi_canonical_level=int(node.attributes["canonical_level"]),  # type: ignore[arg-type]
+        roi_canonical_scale=integer(node, "canonical_box_size"),
+        roi_canonical_level=integer(node, "canonical_level"),
         roi_max_level=most,
         roi_min_level=least,
         legacy_plus_one=False,
@@ -79,18 +78,15 @@ def roi_pool(b: Caffe2Builder, node: Node) -> Value:
         b.caffe2.RoIAlignRotated(feature, _picked(b, rois, part), spatial_scale=scale, **pooling)
         for feature, part, scale in zip(features, dealt, scales, strict=True)
     ]
-    made: Value = b.caffe2.BatchPermutation(b.concat(pooled, 0), order)
-    return made
+    return b.caffe2.BatchPermutation(b.concat(pooled, 0), order)
 
 
 def _numbers(b: Caffe2Builder, like: Value) -> Value:
     """f32[n,1]: 0 to n - 1, for a value of n rows."""
-    made: Value = b.caffe2.ExpandDims(b.caffe2.Cast(b.row_numbers(like), to=FLOAT), dims=(1,))
-    return made
+    return b.caffe2.ExpandDims(b.caffe2.Cast(b.row_numbers(like), to=FLOAT), dims=(1,))
 
 
 def _picked(b: Caffe2Builder, rows: Value, keyed: Value) -> Value:
     """The rows whose numbers are in the first column of `keyed`, in that order."""
     numbers = b.caffe2.Cast(b.column(keyed), to=INT32)
-    taken: Value = b.caffe2.Gather(rows, numbers)
-    return taken
+    return b.caffe2.Gather(rows, numbers)

@@ -54,4 +54,4 @@ class LowerToOnnx(Conversion):
 
     @override
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> OnnxBuilder:
-        return OnnxBuilder(graph, node, sizes, created_by=context.pass_name)
+        return OnnxBuilder(graph, node, sizes, created_by=context.pass_name, table=TABLE)

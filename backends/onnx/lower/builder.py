@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 from typing import Any
 
 import torch
 
-from detc.ir import Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
+from detc.ir import Attribute, Builder, Constant, Dim, Graph, Node, Symbol, SymExpr, TensorType, Value
+from detc.ir.builder import Dialect, Several
 from detc.ir.dims import Call, Monomial, symbols_of
 from detc.passes.core.base import NoMatch
-from detc.passes.rewrite.conversion import Sizes
+from detc.passes.detection.decompose import written_out
+from detc.passes.rewrite.conversion import LoweringRule, Sizes, take_place
 
 INT64_MAX = 2**63 - 1
 
 
-class OnnxBuilder(Builder):
+class _Onnx(Dialect):
+    Scan: Several
+    Split: Several
+    TopK: Several
+
+
+class PlainBuilder(Builder):
+    """A builder of `onnx.*` nodes anywhere, such as in the body of a Scan."""
+
+    onnx: _Onnx
+
+
+class OnnxBuilder(PlainBuilder):
     """A builder of `onnx.*` nodes that stands before the node being lowered.
 
     A size is an int or an expression of symbols. Where ONNX wants sizes as a tensor, `size` and `shape` make it from
@@ -27,15 +41,48 @@ class OnnxBuilder(Builder):
         lowered: the node being lowered.
     """
 
-    def __init__(self, graph: Graph, node: Node, sizes: Sizes, *, created_by: str) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        node: Node,
+        sizes: Sizes,
+        *,
+        created_by: str,
+        table: Mapping[str, LoweringRule] | None = None,
+    ) -> None:
         super().__init__(graph, before=node, source=node.source, created_by=created_by)
         self.lowered = node
         self._sizes = sizes
+        self._table = table or {}
 
     @property
     def result(self) -> TensorType:
         """The type of the lowered node's first result."""
         return self.lowered.results[0].tensor_type
+
+    def written_out(
+        self, function: Callable[..., Any], *operands: Value, alike: bool = False, **attributes: Attribute
+    ) -> list[Value]:
+        """As `decompose.written_out`, in ai.onnx operators.
+
+        With `alike` the operands differ in the last axis only, which ONNX's inference need not have seen.
+        """
+        for other in operands[1:] if alike else ():
+            self.graph.unify_sizes(operands[0], other)
+        first = len(self.made)
+        values = written_out(self, function, *operands, **attributes)
+        traced, self.made[first:] = self.made[first:], []
+        lowered: dict[Value, Value] = {}
+        for node in traced:
+            b = OnnxBuilder(self.graph, node, self._sizes, created_by=self.created_by)
+            made = self._table[node.op.name](b, node)
+            results = [made] if isinstance(made, Value) else list(made)
+            lowered.update(zip(node.results, results, strict=True))
+            take_place(self.graph, node, results)
+            self.made += b.made
+            for result in results:
+                self._sizes.learn(result)
+        return [lowered.get(value, value) for value in values]
 
     # Constants
 
@@ -125,8 +172,7 @@ class OnnxBuilder(Builder):
             bounds = {"start": start} if start else {}
             if end != value.rank:
                 bounds["end"] = end
-            made: Value = self.onnx.Shape(value, **bounds)
-            return made
+            return self.onnx.Shape(value, **bounds)
 
         return self._once(("read", value, start, end), make)
 
@@ -168,13 +214,10 @@ class OnnxBuilder(Builder):
         match atom.function:
             case "floor":
                 # ONNX divides integers towards zero; a size's numerator is never negative.
-                quotient: Value = self.onnx.Div(*args)
-                return quotient
+                return self.onnx.Div(*args)
             case "mod":
-                remainder: Value = self.onnx.Mod(*args)
-                return remainder
-        extremum: Value = self.onnx.Min(args) if atom.function == "min" else self.onnx.Max(args)
-        return extremum
+                return self.onnx.Mod(*args)
+        return self.onnx.Min(args) if atom.function == "min" else self.onnx.Max(args)
 
     # Small steps that are often nothing at all
 
@@ -184,8 +227,7 @@ class OnnxBuilder(Builder):
             return value
         if isinstance(value, Constant) and value.is_literal:
             return self.constant(value.data.to(dtype))
-        made: Value = self.onnx.Cast(value, to=dtype)
-        return made
+        return self.onnx.Cast(value, to=dtype)
 
     def transpose(self, value: Value, perm: Sequence[int]) -> Value:
         """The value with its axes in another order. A weight becomes another view of its storage."""
@@ -197,8 +239,7 @@ class OnnxBuilder(Builder):
                 return self.constant(turned.contiguous())
             suffix = "transposed" if list(perm) == [1, 0] else "permuted_" + "".join(map(str, perm))
             return self._view(value, suffix, turned)
-        made: Value = self.onnx.Transpose(value, perm=perm)
-        return made
+        return self.onnx.Transpose(value, perm=perm)
 
     def _view(self, weight: Constant, suffix: str, data: torch.Tensor) -> Constant:
         name = f"{weight.name}_{suffix}"
@@ -215,8 +256,7 @@ class OnnxBuilder(Builder):
         """The value with axes of size 1 added, counted in the result."""
         if not axes:
             return value
-        made: Value = self.onnx.Unsqueeze(value, self.ints(axes))
-        return made
+        return self.onnx.Unsqueeze(value, self.ints(axes))
 
     def expand(self, value: Value, dims: Sequence[Dim]) -> Value:
         """The value broadcast to `dims`."""
@@ -226,8 +266,7 @@ class OnnxBuilder(Builder):
             return value
         # ONNX broadcasts both ways: a 1 keeps the value's own size.
         wanted: list[Dim] = [1 if mine == dim else dim for mine, dim in zip(own, dims, strict=True)]
-        made: Value = self.onnx.Expand(value, self.shape(wanted))
-        return made
+        return self.onnx.Expand(value, self.shape(wanted))
 
     def reshape(self, value: Value, dims: Sequence[Dim]) -> Value:
         """The value's elements, in order, in another shape."""
@@ -237,8 +276,7 @@ class OnnxBuilder(Builder):
             static = [d for d in dims if isinstance(d, int)]
             return self._view(value, "x".join(map(str, static)), value.data.view(static))
         if 0 in dims:
-            zeros: Value = self.onnx.Reshape(value, self.shape(dims), allowzero=1)
-            return zeros
+            return self.onnx.Reshape(value, self.shape(dims), allowzero=1)
         known = value.shape
         # 0 copies the size at the same position. -1 stands for one that is left, but not where an empty tensor
         # would leave it open.
@@ -253,10 +291,8 @@ class OnnxBuilder(Builder):
             if all(i == hidden or self._is_nonempty(d) for i, d in enumerate(dims)):
                 entries[hidden] = -1
             elif len(dims) == 2 and known and known[0] == dims[0]:
-                flat: Value = self.onnx.Flatten(value, axis=1)
-                return flat
-        made: Value = self.onnx.Reshape(value, self.shape(entries, value))
-        return made
+                return self.onnx.Flatten(value, axis=1)
+        return self.onnx.Reshape(value, self.shape(entries, value))
 
     def _is_nonempty(self, dim: Dim) -> bool:
         """Whether the size is at least 1: the inputs' sizes are, those that depend on data need not be."""

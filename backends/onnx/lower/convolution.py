@@ -60,7 +60,7 @@ def _convolve(
         attributes["group"] = groups
     if transposed:
         attributes |= window(output_padding=spread(output_padding, axes))
-        y: Value = b.onnx.ConvTranspose(x, weight, bias, **attributes)
+        y = b.onnx.ConvTranspose(x, weight, bias, **attributes)
     else:
         y = b.onnx.Conv(x, weight, bias, **attributes)
     return y if batched else b.onnx.Squeeze(y, b.ints([0]))
@@ -136,7 +136,7 @@ def deform_conv2d(
     offset_groups: int,
     use_mask: bool,
 ) -> Value:
-    made: Value = b.onnx.DeformConv(
+    return b.onnx.DeformConv(
         input,
         weight,
         offset,
@@ -150,7 +150,6 @@ def deform_conv2d(
         group=groups,
         offset_group=offset_groups,
     )
-    return made
 
 
 # Pooling
@@ -180,7 +179,7 @@ def _pool(
     if ceil_mode:
         attributes["ceil_mode"] = 1
     batched = x.rank == axes + 2
-    y: Value = b.call(f"onnx.{op_type}", _batched(b, x, axes + 2), kernel_shape=sizes, **attributes, **more)
+    y = b.call(f"onnx.{op_type}", _batched(b, x, axes + 2), kernel_shape=sizes, **attributes, **more)
     return y if batched else b.onnx.Squeeze(y, b.ints([0]))
 
 
@@ -221,8 +220,7 @@ def avg_pool(
     if not divisor_override:
         return mean
     factor = math.prod(spread(kernel_size, axes)) / divisor_override
-    made: Value = b.onnx.Mul(mean, b.scalar(factor, self.dtype))
-    return made
+    return b.onnx.Mul(mean, b.scalar(factor, self.dtype))
 
 
 def _adaptive(b: OnnxBuilder, x: Value, output_size: Any, op_type: str) -> Value:
@@ -231,7 +229,7 @@ def _adaptive(b: OnnxBuilder, x: Value, output_size: Any, op_type: str) -> Value
     batched = x.rank == axes + 2
     value = _batched(b, x, axes + 2)
     if all(o == 1 for o in output_size):
-        y: Value = b.call(f"onnx.Global{op_type}", value)
+        y = b.call(f"onnx.Global{op_type}", value)
     elif tuple(output_size) == tuple(sizes):
         return x
     else:
@@ -270,7 +268,7 @@ def roi_align(
     aligned: bool,
 ) -> Value:
     column = b.onnx.Gather(rois, b.scalar(0, torch.int64), axis=1)
-    made: Value = b.onnx.RoiAlign(
+    return b.onnx.RoiAlign(
         input,
         b.onnx.Slice(rois, b.ints([1]), b.ints([5]), b.ints([1])),
         b.onnx.Cast(column, to=torch.int64),
@@ -280,4 +278,3 @@ def roi_align(
         sampling_ratio=max(sampling_ratio, 0),
         coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
     )
-    return made

@@ -21,12 +21,7 @@ from . import (
 _no_grid = refuse("rotated anchors are not computed from the proposals' places")
 
 TABLE: dict[str, LoweringRule] = {
-    "det.normalize": det_boxes.normalize,
     "det.anchors": by_form(det_rpn.anchors, det_rotated.anchors),
-    "det.apply_deltas": by_form(det_boxes.apply_deltas, det_rotated.apply_deltas, boxes=1),
-    "det.clip_boxes": by_form(det_boxes.clip_boxes, det_rotated.clip_boxes),
-    "det.rescale_boxes": by_form(det_boxes.rescale_boxes, det_rotated.rescale_boxes),
-    "det.nonempty": by_form(det_boxes.nonempty, det_rotated.nonempty, boxes=0),
     "det.box_inference": by_form(det_boxes.box_inference, det_rotated.box_inference),
     "det.rpn_proposals": by_form(det_rpn.rpn_proposals, det_rotated.rpn_proposals),
     "det.grid_proposals": by_form(det_rpn.grid_proposals, _no_grid),
@@ -38,3 +33,6 @@ TABLE: dict[str, LoweringRule] = {
     **det_points.TABLE,
     **det_segmentation.TABLE,
 }
+"""The others are written out before, as what their bodies compute."""
+SAVES: dict[str, int] = {"det.anchors": 19, "det.roi_pool": 6}
+"""The rules of ops whose bodies can be traced -> how many nodes fewer than what is traced they give, at most."""

@@ -10,75 +10,46 @@ from collections.abc import Sequence
 
 import torch
 
-from detc.ir import Builder, Graph, Value
+from detc.ir import Graph, Value
 
 from ..body import body_text
+from .builder import PlainBuilder
 
 I64 = torch.int64
 F32 = torch.float32
 
 
-def ints(b: Builder, *values: int) -> Value:
+def ints(b: PlainBuilder, *values: int) -> Value:
     """A constant i64[len(values)]."""
     return b.constant(list(values), I64)
 
 
-def floats(b: Builder, *values: float) -> Value:
+def floats(b: PlainBuilder, *values: float) -> Value:
     """A constant f32[len(values)]."""
     return b.constant(list(values), F32)
 
 
-def scalar(b: Builder, value: float) -> Value:
+def scalar(b: PlainBuilder, value: float) -> Value:
     """A constant f32[]."""
     return b.constant(float(value), F32)
 
 
-def iota(b: Builder, shape: Value, axis: int) -> Value:
+def iota(b: PlainBuilder, shape: Value, axis: int) -> Value:
     """0, 1, 2, ... as many as the shape i64[rank] says for that axis: i64[n]."""
     return b.onnx.Range(b.constant(0, I64), b.onnx.Gather(shape, b.constant(axis, I64)), b.constant(1, I64))
 
 
-def split(b: Builder, value: Value, sizes: tuple[int, ...], axis: int) -> tuple[Value, ...]:
+def split(b: PlainBuilder, value: Value, sizes: tuple[int, ...], axis: int) -> tuple[Value, ...]:
     """`value` cut into parts of the given sizes."""
-    parts: tuple[Value, ...] = b.onnx.Split(value, ints(b, *sizes), axis=axis)
-    return parts
+    return b.onnx.Split(value, ints(b, *sizes), axis=axis)
 
 
-def whwh(b: Builder, hw: Value) -> Value:
+def whwh(b: PlainBuilder, hw: Value) -> Value:
     """Rows (height, width, ...) f32[N,*] as (width, height, width, height) f32[N,4]: what bounds x0 y0 x1 y1."""
     return b.onnx.Gather(hw, ints(b, 1, 0, 1, 0), axis=1)
 
 
-def clip(b: Builder, boxes: Value, bounds: Value) -> Value:
-    """Boxes cut to [0, bounds]; the bounds broadcast."""
-    return b.onnx.Min([b.onnx.Max([boxes, scalar(b, 0.0)]), bounds])
-
-
-def decode(
-    b: Builder, deltas: Value, centre: Value, size: Value, weights: tuple[float, ...], scale_clamp: float
-) -> Value:
-    """`det.apply_deltas` on the last axis: deltas [..., 4] for boxes given by centre and size [..., 2].
-
-    Coordinates go through elementwise operators only: a matrix product would take fewer of them, but accelerators
-    round its operands to ten bits of mantissa, which is half a pixel.
-    """
-    if any(w != 1.0 for w in weights):
-        deltas = b.onnx.Div(deltas, floats(b, *weights))
-    move, grow = split(b, deltas, (2, 2), axis=-1)
-    moved = b.onnx.Add(b.onnx.Mul(move, size), centre)
-    growth = b.onnx.Exp(b.onnx.Min([grow, scalar(b, scale_clamp)]))
-    half = b.onnx.Mul(growth, b.onnx.Mul(size, scalar(b, 0.5)))
-    return b.onnx.Concat([b.onnx.Sub(moved, half), b.onnx.Add(moved, half)], axis=-1)
-
-
-def centre_and_size(b: Builder, boxes: Value) -> tuple[Value, Value]:
-    """Boxes x0 y0 x1 y1 [..., 4] as centre [..., 2] and size [..., 2]."""
-    low, high = split(b, boxes, (2, 2), axis=-1)
-    size = b.onnx.Sub(high, low)
-    return b.onnx.Add(low, b.onnx.Mul(size, scalar(b, 0.5))), size
-
-
-def magnitude(b: Builder, value: Value, axis: int) -> Value:
+def magnitude(b: PlainBuilder, value: Value, axis: int) -> Value:
     """The sum of absolute values along an axis: finite exactly where all of them are.
 
     It is compared with infinity. (Runtimes simplify x * 0 to 0, so that NaN cannot be carried along that way.)
@@ -86,7 +57,7 @@ def magnitude(b: Builder, value: Value, axis: int) -> Value:
     return b.onnx.ReduceL1(value, ints(b, axis), keepdims=0)
 
 
-def best_per_row(b: Builder, values: Value, limit: int) -> tuple[Value, Value, Value]:
+def best_per_row(b: PlainBuilder, values: Value, limit: int) -> tuple[Value, Value, Value]:
     """The `limit` greatest entries of each row of f32[N,S], entries of -inf left out; all when the limit is < 0.
 
     Returns:
@@ -101,7 +72,7 @@ def best_per_row(b: Builder, values: Value, limit: int) -> tuple[Value, Value, V
     return b.onnx.Transpose(found, perm=[1, 0]), best, columns
 
 
-def flatten_maps(b: Builder, maps: Sequence[Value], cells: list[int], each: int) -> Value:
+def flatten_maps(b: PlainBuilder, maps: Sequence[Value], cells: list[int], each: int) -> Value:
     """Maps [N,A*each,h,w] of all levels as f32[N,T,each]."""
     if len(set(cells)) == 1:
         # The channels move behind the positions once for all levels.
@@ -111,12 +82,12 @@ def flatten_maps(b: Builder, maps: Sequence[Value], cells: list[int], each: int)
     return concat(b, moved, 1)
 
 
-def concat(b: Builder, parts: Sequence[Value], axis: int) -> Value:
+def concat(b: PlainBuilder, parts: Sequence[Value], axis: int) -> Value:
     """The parts side by side; a single one as it is."""
     return parts[0] if len(parts) == 1 else b.onnx.Concat(list(parts), axis=axis)
 
 
-def best_of_kept(b: Builder, kept: Value, scores: Value, limit: int) -> tuple[Value, Value, Value]:
+def best_of_kept(b: PlainBuilder, kept: Value, scores: Value, limit: int) -> tuple[Value, Value, Value]:
     """The `limit` best of the candidates that NonMaxSuppression kept, by image. What `best_per_row` returns.
 
     kept i64[S,3] names image, class and candidate, each candidate once; scores f32[N,K] are those of all.
@@ -127,14 +98,13 @@ def best_of_kept(b: Builder, kept: Value, scores: Value, limit: int) -> tuple[Va
     return best_per_row(b, survivors, limit)
 
 
-def column(b: Builder, table: Value, index: int) -> Value:
+def column(b: PlainBuilder, table: Value, index: int) -> Value:
     """One column of i64[R,C] as i64[R]."""
     return b.onnx.Gather(table, b.constant(index, I64), axis=1)
 
 
-def scan(b: Builder, body: Graph, states: list[Value], rows: list[Value]) -> tuple[Value, ...]:
+def scan(b: PlainBuilder, body: Graph, states: list[Value], rows: list[Value]) -> tuple[Value, ...]:
     """Run the body on each row in turn: the last states, and what the steps gave, stacked."""
-    results: tuple[Value, ...] = b.onnx.Scan(
+    return b.onnx.Scan(
         [*states, *rows], body=body_text(body), num_scan_inputs=len(rows), outputs=len(body.outputs)
     )
-    return results

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from detc.ir import Builder, Node, Value
-from detc.passes.core.base import NoMatch
+from detc.ir import Node, Value
+from detc.ir.dialects.dense import decode_dense
+from detc.passes.core.base import NoMatch, attribute, integer, number
 from detc.passes.rewrite.conversion import LoweringRule
 
+from .builder import OnnxBuilder
 from .det_common import (
     I64,
     best_of_kept,
-    centre_and_size,
     column,
     concat,
-    decode,
     flatten_maps,
     floats,
     ints,
     scalar,
-    split,
 )
 
 
-def dense_inference(b: Builder, node: Node) -> list[Value]:
+def dense_inference(b: OnnxBuilder, node: Node) -> list[Value]:
     """TopK on each level, boxes decoded for these candidates only, then one NonMaxSuppression for all images and
     classes, and TopK on each image."""
     scores, deltas, anchors = (node.operand_list(i) for i in range(3))
@@ -42,17 +41,19 @@ def dense_inference(b: Builder, node: Node) -> list[Value]:
     chosen = b.onnx.GatherND(
         flatten_maps(b, deltas, cells, 4), b.onnx.Unsqueeze(anchor_index, ints(b, -1)), batch_dims=1
     )
-    boxes = _decode(b, node, chosen, b.onnx.Gather(concat(b, anchors, 0), anchor_index, axis=0))  # [N, P, 4]
+    placed = b.onnx.Gather(concat(b, anchors, 0), anchor_index, axis=0)
+    regression = {name: attribute(node, name) for name in ("regression", "weights", "scale_clamp")}
+    (boxes,) = b.written_out(decode_dense, chosen, placed, alike=True, **regression)  # [N, P, 4]
 
-    threshold = float(node.attributes["score_thresh"])  # type: ignore[arg-type]
+    threshold = number(node, "score_thresh")
     own = b.onnx.Equal(b.onnx.Unsqueeze(category, ints(b, 1)), b.constant([[i] for i in range(classes)], I64))
     never = scalar(b, min(threshold, 0.0) - 1.0)
-    limit = int(node.attributes["topk_per_image"])  # type: ignore[arg-type]
+    limit = integer(node, "topk_per_image")
     kept = b.onnx.NonMaxSuppression(
         boxes,
         b.onnx.Where(own, b.onnx.Unsqueeze(candidates, ints(b, 1)), never),  # [N, K, P]
         ints(b, limit if limit >= 0 else 2**31 - 1),
-        floats(b, float(node.attributes["nms_thresh"])),  # type: ignore[arg-type]
+        floats(b, number(node, "nms_thresh")),
         floats(b, threshold),
     )  # [S, 3]: image, class, candidate
     rows, values, columns = best_of_kept(b, kept, candidates, limit)
@@ -74,30 +75,17 @@ def _channels(value: Value) -> int:
     return channels
 
 
-def _candidates(b: Builder, node: Node, scores: tuple[Value, ...]) -> tuple[list[Value], list[Value]]:
+def _candidates(b: OnnxBuilder, node: Node, scores: tuple[Value, ...]) -> tuple[list[Value], list[Value]]:
     """Each level's best scores f32[N,k], and where they are: i64[N,k] into (row, column, anchor, class)."""
     channels = [_channels(m) for m in scores]
     flat = b.onnx.Squeeze(flatten_maps(b, scores, channels, 1), ints(b, 2))
-    limit = ints(b, int(node.attributes["topk_candidates"]))  # type: ignore[arg-type]
+    limit = ints(b, integer(node, "topk_candidates"))
     by_level: list[Value] = [flat]
     if len(scores) > 1:
         areas = [b.onnx.ReduceProd(b.onnx.Shape(m, start=1), ints(b, 0)) for m in scores]
         by_level = list(b.onnx.Split(flat, b.onnx.Concat(areas, axis=0), axis=1))
     found = [b.onnx.TopK(m, b.onnx.Min([b.onnx.Shape(m, start=1), limit]), axis=1) for m in by_level]
     return [values for values, _ in found], [places for _, places in found]
-
-
-def _decode(b: Builder, node: Node, deltas: Value, anchors: Value) -> Value:
-    """Boxes x0 y0 x1 y1 from what is predicted for anchors, both [N,P,4]."""
-    centre, size = centre_and_size(b, anchors)
-    regression = node.attributes["regression"]
-    if regression == "deltas":
-        weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
-        return decode(b, deltas, centre, size, weights, clamp)  # type: ignore[arg-type]
-    before, after = split(b, b.onnx.Relu(deltas), (2, 2), axis=-1)
-    if regression == "scaled_distances":
-        before, after = b.onnx.Mul(before, size), b.onnx.Mul(after, size)
-    return b.onnx.Concat([b.onnx.Sub(centre, before), b.onnx.Add(centre, after)], axis=-1)
 
 
 TABLE: dict[str, LoweringRule] = {"det.dense_inference": dense_inference}

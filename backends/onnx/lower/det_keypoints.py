@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from detc.ir import Builder, Graph, Node, TensorType, Value
+from detc.ir import Graph, Node, TensorType, Value
 from detc.passes.core.base import NoMatch
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .det_common import F32, I64, ints, scalar, scan, split, whwh
+from .builder import OnnxBuilder, PlainBuilder
+from .det_common import F32, I64, ints, scalar, scan, split
 
 _MARGIN = 2
 """Cells on each side of a map that bicubic interpolation takes from beyond its border."""
 
 
-def keypoint_inference(b: Builder, node: Node) -> Value:
+def keypoint_inference(b: OnnxBuilder, node: Node) -> Value:
     """A step for each box: its maps are resized, which is two matrix products, and searched.
 
     Only one box's resized maps are held at a time, whatever the sizes of the others.
@@ -42,8 +43,7 @@ def keypoint_inference(b: Builder, node: Node) -> Value:
     above = b.onnx.Sub(heatmaps, b.onnx.Unsqueeze(best, ints(b, 2, 3)))
     total = b.onnx.ReduceSum(b.onnx.Exp(above), ints(b, 2, 3), keepdims=0)
     score = b.onnx.Unsqueeze(b.onnx.Reciprocal(total), ints(b, 2))
-    found: Value = b.onnx.Concat([xy, score], axis=2)
-    return found
+    return b.onnx.Concat([xy, score], axis=2)
 
 
 def _search_step(node: Node, side: int) -> Graph:
@@ -57,7 +57,7 @@ def _search_step(node: Node, side: int) -> Graph:
     maps = body.add_input("maps", TensorType(F32, (keypoints, padded, padded)))
     step = body.add_input("step", TensorType(F32, (2,)))
     pixels = body.add_input("pixels", TensorType(I64, (2,)))
-    b = Builder(body)
+    b = PlainBuilder(body)
     weights = _cubic_weights(b, step, pixels, side)  # [2, L, T]
     width, height = split(b, pixels, (1, 1), axis=0)
     across, down = (
@@ -72,7 +72,7 @@ def _search_step(node: Node, side: int) -> Graph:
     return body
 
 
-def _cubic_weights(b: Builder, step: Value, pixels: Value, side: int) -> Value:
+def _cubic_weights(b: PlainBuilder, step: Value, pixels: Value, side: int) -> Value:
     """How much each cell counts for each pixel f32[2,L,T], across and down, L being the longer side's pixels.
 
     Pixel p lies at (p + 0.5) * step - 0.5 among the cells' centres. With a = -0.75, a cell at distance d counts
@@ -89,22 +89,7 @@ def _cubic_weights(b: Builder, step: Value, pixels: Value, side: int) -> Value:
     beyond = b.onnx.Sub(d, scalar(b, 2.0))
     far = b.onnx.Mul(b.onnx.Sub(d, scalar(b, 1.0)), scalar(b, -0.75))
     far = b.onnx.Mul(far, b.onnx.Mul(beyond, beyond))
-    weights: Value = b.onnx.Where(b.onnx.Less(d, scalar(b, 1.0)), near, far)
-    return weights
+    return b.onnx.Where(b.onnx.Less(d, scalar(b, 1.0)), near, far)
 
 
-def rescale_keypoints(b: Builder, node: Node) -> Value:
-    """x and y with each keypoint's own image's factors."""
-    keypoints, batch_index, im_info, output_size = (node.operand(i) for i in range(4))
-    target = whwh(b, b.onnx.Cast(output_size, to=F32))
-    factors, _ = split(b, b.onnx.Div(target, whwh(b, im_info)), (2, 2), axis=1)  # [N, 2]: x, y
-    own = b.onnx.Unsqueeze(b.onnx.Gather(factors, batch_index, axis=0), ints(b, 1))
-    xy, score = split(b, keypoints, (2, 1), axis=2)
-    moved: Value = b.onnx.Concat([b.onnx.Mul(xy, own), score], axis=2)
-    return moved
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.keypoint_inference": keypoint_inference,
-    "det.rescale_keypoints": rescale_keypoints,
-}
+TABLE: dict[str, LoweringRule] = {"det.keypoint_inference": keypoint_inference}

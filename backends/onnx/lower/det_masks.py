@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from detc.ir import Builder, Node, Value
-from detc.passes.core.base import NoMatch
+from detc.ir import Node, Value
+from detc.passes.core.base import NoMatch, number
 from detc.passes.rewrite.conversion import LoweringRule
 
+from .builder import OnnxBuilder
 from .det_common import F32, I64, ints, scalar, split
 
 
-def mask_inference(b: Builder, node: Node) -> Value:
-    """Select first, then one sigmoid on what was selected."""
-    logits, classes = node.operand(0), node.operand(1)
-    if logits.shape[1] == 1:
-        return b.onnx.Sigmoid(logits)
-    own = b.onnx.GatherND(logits, b.onnx.Unsqueeze(classes, ints(b, 1)), batch_dims=1)  # [D, S, S]
-    return b.onnx.Sigmoid(b.onnx.Unsqueeze(own, ints(b, 1)))
-
-
-def paste_masks(b: Builder, node: Node) -> Value:
+def paste_masks(b: OnnxBuilder, node: Node) -> Value:
     """Bilinear resampling into a box is separable: rows x mask x columns, two matrix products for all masks.
 
     A pixel's weight for a mask's row or column is the hat function of their distance, which is zero beyond one.
@@ -43,7 +35,7 @@ def paste_masks(b: Builder, node: Node) -> Value:
     rows = b.onnx.Slice(down, ints(b, 0), height, ints(b, 1))
     columns = b.onnx.Transpose(b.onnx.Slice(across, ints(b, 0), width, ints(b, 1)), perm=[0, 2, 1])
     drawn = b.onnx.MatMul(b.onnx.MatMul(rows, b.onnx.Squeeze(masks, ints(b, 1))), columns)
-    return b.onnx.GreaterOrEqual(drawn, scalar(b, float(node.attributes["threshold"])))  # type: ignore[arg-type]
+    return b.onnx.GreaterOrEqual(drawn, scalar(b, number(node, "threshold")))
 
 
-TABLE: dict[str, LoweringRule] = {"det.mask_inference": mask_inference, "det.paste_masks": paste_masks}
+TABLE: dict[str, LoweringRule] = {"det.paste_masks": paste_masks}

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from detc.ir import Builder, Node, Value
+from detc.ir import Node, Value
+from detc.passes.core.base import numbers
 from detc.passes.rewrite.conversion import LoweringRule
 
 from .builder import OnnxBuilder
 from .det_common import F32, I64, ints, iota, scalar, split
 
 
-def class_logits(b: Builder, node: Node) -> Value:
-    """A gather along the classes."""
-    logits, classes = node.operand(0), node.operand(1)
-    if logits.shape[1] == 1:
-        return logits
-    own = b.onnx.GatherND(logits, b.onnx.Unsqueeze(classes, ints(b, 1)), batch_dims=1)
-    made: Value = b.onnx.Unsqueeze(own, ints(b, 1))
-    return made
-
-
-def _grid(b: Builder, points: Value) -> Value:
+def _grid(b: OnnxBuilder, points: Value) -> Value:
     """Points in [0, 1] as GridSample counts them, in [-1, 1]."""
-    made: Value = b.onnx.Sub(b.onnx.Mul(points, scalar(b, 2.0)), scalar(b, 1.0))
-    return made
-
-
-def point_sample(b: Builder, node: Node) -> Value:
-    """GridSample on a grid one point wide."""
-    grid = b.onnx.Unsqueeze(_grid(b, node.operand(1)), ints(b, 2))
-    made: Value = b.onnx.Squeeze(b.onnx.GridSample(node.operand(0), grid), ints(b, 3))
-    return made
+    return b.onnx.Sub(b.onnx.Mul(points, scalar(b, 2.0)), scalar(b, 1.0))
 
 
 def box_point_sample(b: OnnxBuilder, node: Node) -> Value:
@@ -38,8 +21,7 @@ def box_point_sample(b: OnnxBuilder, node: Node) -> Value:
     All images' grids have as many rows as the image with the most boxes has boxes.
     """
     features, boxes, batch_index, points = node.operand_list(0), *(node.operand(i) for i in (1, 2, 3))
-    scales = node.attributes["scales"]
-    assert isinstance(scales, tuple)
+    scales = numbers(node, "scales")
     low, high = split(b, b.onnx.Unsqueeze(boxes, ints(b, 1)), (2, 2), axis=2)  # [R, 1, 2]
     places = b.onnx.Add(b.onnx.Mul(points, b.onnx.Sub(high, low)), low)  # [R, P, 2]
 
@@ -61,47 +43,13 @@ def box_point_sample(b: OnnxBuilder, node: Node) -> Value:
     for feature, scale in zip(features, scales, strict=True):
         # Width and height of what the map covers, in pixels of the network's input.
         size = b.onnx.Gather(b.onnx.Cast(b.onnx.Shape(feature), to=F32), ints(b, 3, 2), axis=0)
-        size = b.onnx.Mul(size, scalar(b, 1.0 / float(scale)))  # type: ignore[arg-type]
+        size = b.onnx.Mul(size, scalar(b, 1.0 / scale))
         values = b.onnx.GridSample(feature, _grid(b, b.onnx.Div(spread, size)))  # [N, C, K, P]
         turned = b.onnx.Transpose(values, perm=[0, 2, 1, 3])
         channels = b.shape((feature.shape[1], points.shape[1]), None)
         flat = b.onnx.Reshape(turned, b.onnx.Concat([ints(b, -1), channels], axis=0))
         sampled.append(b.onnx.Gather(flat, cell, axis=0))
-    made: Value = sampled[0] if len(sampled) == 1 else b.onnx.Concat(sampled, axis=1)
-    return made
+    return sampled[0] if len(sampled) == 1 else b.onnx.Concat(sampled, axis=1)
 
 
-def uncertain_points(b: OnnxBuilder, node: Node) -> tuple[Value, Value]:
-    """TopK of the flattened maps."""
-    uncertainty, limit = node.operand(0), node.attributes["num_points"]
-    assert isinstance(limit, int)
-    rows, _, height, width = uncertainty.shape
-    _, indices = b.onnx.TopK(
-        b.reshape(uncertainty, (rows, height * width)), b.size(node.results[0].shape[1]), axis=1
-    )
-    places = {"x": b.onnx.Mod(indices, b.size(width)), "y": b.onnx.Div(indices, b.size(width))}
-    coordinates = []
-    for axis, size in (("x", width), ("y", height)):
-        step = b.onnx.Div(scalar(b, 1.0), b.cast(b.size(size), F32))
-        half = b.onnx.Mul(step, scalar(b, 0.5))
-        along = b.onnx.Add(half, b.onnx.Mul(b.onnx.Cast(places[axis], to=F32), step))
-        coordinates.append(b.onnx.Unsqueeze(along, ints(b, 2)))
-    return indices, b.onnx.Concat(coordinates, axis=2)
-
-
-def put_points(b: OnnxBuilder, node: Node) -> Value:
-    """ScatterElements into the flattened maps."""
-    target, indices, values = (node.operand(i) for i in range(3))
-    rows, channels, height, width = target.shape
-    places = b.expand(b.onnx.Unsqueeze(indices, ints(b, 1)), values.shape)
-    flat = b.reshape(target, (rows, channels, height * width))
-    return b.reshape(b.onnx.ScatterElements(flat, places, values, axis=2), target.shape)
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.class_logits": class_logits,
-    "det.point_sample": point_sample,
-    "det.box_point_sample": box_point_sample,
-    "det.uncertain_points": uncertain_points,
-    "det.put_points": put_points,
-}
+TABLE: dict[str, LoweringRule] = {"det.box_point_sample": box_point_sample}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from detc.ir import Builder, Node, Value
+from detc.ir import Node, Value
 from detc.ir.dialects.pooling import level_thresholds
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, integers, numbers
 
+from .builder import OnnxBuilder
 from .det_common import F32, I64, ints, split
 
 
-def roi_pool(b: Builder, node: Node) -> Value:
+def roi_pool(b: OnnxBuilder, node: Node) -> Value:
     """RoiAlign on each level."""
     if node.attributes["pooler_type"] not in ("ROIAlign", "ROIAlignV2"):
         raise NoMatch(f"pooling by {node.attributes['pooler_type']} has no ai.onnx operator that serves")
@@ -21,20 +22,22 @@ def roi_pool(b: Builder, node: Node) -> Value:
 
 
 def pool_by_level(
-    b: Builder, node: Node, sides: Value, align: Callable[[Builder, Node, Value, Value, Value, float], Value]
+    b: OnnxBuilder,
+    node: Node,
+    sides: Value,
+    align: Callable[[OnnxBuilder, Node, Value, Value, Value, float], Value],
 ) -> Value:
     """The boxes sorted by level and split, `align` on each level, and the rows put back in order.
 
     `sides` f32[R,2] are the boxes' width and height; `align` takes a level's map, boxes, batch_index and scale.
     """
     features, boxes, batch_index = node.operand_list(0), node.operand(1), node.operand(2)
-    scales = node.attributes["scales"]
-    assert isinstance(scales, tuple)
+    scales = numbers(node, "scales")
     if len(features) == 1:
-        return align(b, node, features[0], boxes, batch_index, float(scales[0]))  # type: ignore[arg-type]
+        return align(b, node, features[0], boxes, batch_index, scales[0])
 
-    size, level = node.attributes["canonical_box_size"], node.attributes["canonical_level"]
-    thresholds = level_thresholds(scales, size, level)  # type: ignore[arg-type]
+    size, level = integer(node, "canonical_box_size"), integer(node, "canonical_level")
+    thresholds = level_thresholds(scales, size, level)
     area = b.onnx.ReduceProd(sides, ints(b, 1), keepdims=0)  # [R]
     least = b.constant([[-math.inf], *([t] for t in thresholds)], F32)
     most = b.constant([*([t] for t in thresholds), [math.inf]], F32)
@@ -52,8 +55,10 @@ def pool_by_level(
     return b.onnx.Gather(b.onnx.Concat(pooled, axis=0), back, axis=0)
 
 
-def _align(b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float) -> Value:
-    height, width = node.attributes["output_size"]  # type: ignore[misc]
+def _align(
+    b: OnnxBuilder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float
+) -> Value:
+    height, width = integers(node, "output_size")
     aligned = node.attributes["pooler_type"] == "ROIAlignV2"
     return b.onnx.RoiAlign(
         feature,
@@ -63,6 +68,6 @@ def _align(b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Va
         coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
         output_height=height,
         output_width=width,
-        sampling_ratio=max(int(node.attributes["sampling_ratio"]), 0),  # type: ignore[arg-type]
+        sampling_ratio=max(integer(node, "sampling_ratio"), 0),
         spatial_scale=scale,
     )

@@ -10,8 +10,9 @@ import math
 
 import torch
 
-from detc.ir import Builder, Graph, TensorType, Value, symbol
+from detc.ir import Graph, TensorType, Value, symbol
 
+from .builder import OnnxBuilder, PlainBuilder
 from .det_common import I64, floats, ints, scalar, scan, split
 
 BOOL = torch.bool
@@ -19,7 +20,9 @@ _BOUND_SLACK = 1e-3
 """How much less than the threshold the bound of a pair's IoU may be, for rounding."""
 
 
-def keep_best(b: Builder, boxes: Value, valid: Value, threshold: float, labels: Value | None = None) -> Value:
+def keep_best(
+    b: OnnxBuilder, boxes: Value, valid: Value, threshold: float, labels: Value | None = None
+) -> Value:
     """Greedy suppression in each group: bool[G,n], which boxes stay. Boxes that are not valid take no part.
 
     boxes f32[G,n,5], in each group the best first; valid bool[G,n]; labels i64[G,n], only boxes of one label
@@ -43,8 +46,7 @@ def keep_best(b: Builder, boxes: Value, valid: Value, threshold: float, labels: 
     rows = b.onnx.ScatterND(nothing, places, overlapping)  # [n, G, n]
     numbers = b.onnx.Range(b.constant(0, I64), b.onnx.Squeeze(count, ints(b, 0)), b.constant(1, I64))
     (suppressed,) = _as_tuple(scan(b, _suppress_step(), [b.onnx.Not(valid)], [rows, numbers]))
-    kept: Value = b.onnx.Slice(b.onnx.Not(suppressed), ints(b, 0), ints(b, -1), ints(b, 1))
-    return kept
+    return b.onnx.Slice(b.onnx.Not(suppressed), ints(b, 0), ints(b, -1), ints(b, 1))
 
 
 def _as_tuple(values: Value | tuple[Value, ...]) -> tuple[Value, ...]:
@@ -58,7 +60,7 @@ def _suppress_step() -> Graph:
     suppressed = body.add_input("suppressed", TensorType(BOOL, (groups, count)))
     overlaps = body.add_input("overlaps", TensorType(BOOL, (groups, count)))
     number = body.add_input("number", TensorType(I64, ()))
-    b = Builder(body)
+    b = PlainBuilder(body)
     gone = b.onnx.Gather(suppressed, b.onnx.Unsqueeze(number, ints(b, 0)), axis=1)  # [groups, 1]
     goes = b.onnx.And(overlaps, b.onnx.Not(gone))
     body.set_outputs({"suppressed": b.onnx.Or(suppressed, goes)})
@@ -66,7 +68,7 @@ def _suppress_step() -> Graph:
 
 
 def _pairs(
-    b: Builder, boxes: Value, valid: Value, threshold: float, labels: Value | None, more: Value
+    b: OnnxBuilder, boxes: Value, valid: Value, threshold: float, labels: Value | None, more: Value
 ) -> Value:
     """Which pairs may reach the threshold, i64[3,P]: the group, the better box and the worse one.
 
@@ -99,20 +101,18 @@ def _pairs(
         labels = b.onnx.Pad(labels, more, b.constant(-1, I64), ints(b, 1))
         same = b.onnx.Equal(b.onnx.Unsqueeze(labels, ints(b, 2)), b.onnx.Unsqueeze(labels, ints(b, 1)))
         possible = b.onnx.And(possible, same)
-    pairs: Value = b.onnx.NonZero(possible)
-    return pairs
+    return b.onnx.NonZero(possible)
 
 
-def _shared_length(b: Builder, centre: Value, reach: Value) -> Value:
+def _shared_length(b: OnnxBuilder, centre: Value, reach: Value) -> Value:
     """How much of an axis two intervals, centre +- reach f32[G,n,1], share: f32[G,n,n]."""
     low, high = b.onnx.Sub(centre, reach), b.onnx.Add(centre, reach)
     begin = b.onnx.Max([low, b.onnx.Transpose(low, perm=[0, 2, 1])])
     end = b.onnx.Min([high, b.onnx.Transpose(high, perm=[0, 2, 1])])
-    shared: Value = b.onnx.Relu(b.onnx.Sub(end, begin))
-    return shared
+    return b.onnx.Relu(b.onnx.Sub(end, begin))
 
 
-def iou(b: Builder, first: Value, second: Value) -> Value:
+def iou(b: OnnxBuilder, first: Value, second: Value) -> Value:
     """Intersection over union f32[P] of boxes f32[P,5], pair by pair.
 
     In the frame of the second box, which is upright there and reaches to +-W and +-H, the area that it shares with
@@ -122,7 +122,8 @@ def iou(b: Builder, first: Value, second: Value) -> Value:
     """
     centre_1, size_1, angle_1 = split(b, first, (2, 2, 1), axis=1)
     centre_2, size_2, angle_2 = split(b, second, (2, 2, 1), axis=1)
-    offset_x, offset_y = _turned(b, *split(b, b.onnx.Sub(centre_1, centre_2), (1, 1), axis=1), angle_2)
+    across, down = split(b, b.onnx.Sub(centre_1, centre_2), (1, 1), axis=1)
+    offset_x, offset_y = _turned(b, across, down, angle_2)
     half_width, half_height = split(b, b.onnx.Mul(size_1, scalar(b, 0.5)), (1, 1), axis=1)
     right = b.onnx.Mul(half_width, floats(b, 1.0, -1.0, -1.0, 1.0))  # [P, 4], the corners going round
     below = b.onnx.Mul(half_height, floats(b, 1.0, 1.0, -1.0, -1.0))
@@ -143,11 +144,10 @@ def iou(b: Builder, first: Value, second: Value) -> Value:
     shared = b.onnx.Abs(b.onnx.ReduceSum(parts, ints(b, 1), keepdims=0))  # [P]
     area_1, area_2 = (b.onnx.ReduceProd(size, ints(b, 1), keepdims=0) for size in (size_1, size_2))
     union = b.onnx.Sub(b.onnx.Add(area_1, area_2), shared)
-    overlap: Value = b.onnx.Div(shared, b.onnx.Max([union, scalar(b, 1e-30)]))
-    return overlap
+    return b.onnx.Div(shared, b.onnx.Max([union, scalar(b, 1e-30)]))
 
 
-def _turned(b: Builder, x: Value, y: Value, angle: Value) -> tuple[Value, Value]:
+def _turned(b: OnnxBuilder, x: Value, y: Value, angle: Value) -> tuple[Value, Value]:
     """Vectors in the frame of a box that is turned by so many degrees: along its width, and along its height."""
     theta = b.onnx.Mul(angle, scalar(b, math.pi / 180.0))
     cos, sin = b.onnx.Cos(theta), b.onnx.Sin(theta)
@@ -156,7 +156,7 @@ def _turned(b: Builder, x: Value, y: Value, angle: Value) -> tuple[Value, Value]
 
 
 def _between(
-    b: Builder, start: Value, along: Value, half: Value, begin: Value, end: Value
+    b: OnnxBuilder, start: Value, along: Value, half: Value, begin: Value, end: Value
 ) -> tuple[Value, Value, Value]:
     """From where to where, within begin to end, lines lie between -half and half; and whether they rise (1) or
     fall (-1).

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from detc.ir import Builder, Node, Value
+from detc.ir import Node, Value
+from detc.passes.core.base import integer, integers
 
+from .builder import OnnxBuilder
 from .det_common import F32, I64, ints, scalar, split
 from .det_pooling import pool_by_level
 
 
-def roi_pool(b: Builder, node: Node) -> Value:
+def roi_pool(b: OnnxBuilder, node: Node) -> Value:
     """Samples along the boxes' own axes, on each level."""
     _, sides, _ = split(b, node.operand(1), (2, 2, 1), axis=1)
-    adaptive = int(node.attributes["sampling_ratio"]) <= 0  # type: ignore[arg-type]
+    adaptive = integer(node, "sampling_ratio") <= 0
     return pool_by_level(b, node, sides, _align_adaptively if adaptive else _align)
 
 
-def _align(b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float) -> Value:
+def _align(
+    b: OnnxBuilder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float
+) -> Value:
     """As many samples in each bin of each box: all lie on one grid."""
-    ratio = int(node.attributes["sampling_ratio"])  # type: ignore[arg-type]
-    bins: tuple[int, int] = node.attributes["output_size"]  # type: ignore[assignment]
+    ratio = integer(node, "sampling_ratio")
+    bins = integers(node, "output_size")
     steps: list[Value] = []
     for side, count in zip(_sides(b, boxes, scale), bins, strict=True):
         samples = count * ratio
@@ -34,14 +39,14 @@ def _align(b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Va
 
 
 def _align_adaptively(
-    b: Builder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float
+    b: OnnxBuilder, node: Node, feature: Value, boxes: Value, batch_index: Value, scale: float
 ) -> Value:
     """As many samples in a bin as its sides are pixels long.
 
     The k-th sample of all of a box's bins counts as a box of its own, with one sample in each bin; what these give is
     added up.
     """
-    bins: tuple[int, int] = node.attributes["output_size"]  # type: ignore[assignment]
+    bins = integers(node, "output_size")
     sides = _sides(b, boxes, scale)
     counts = [
         b.onnx.Cast(b.onnx.Ceil(b.onnx.Div(side, scalar(b, count))), to=I64)
@@ -67,26 +72,24 @@ def _align_adaptively(
     channels = b.onnx.Shape(feature, start=1, end=2)
     shape = b.onnx.Concat([b.onnx.Shape(boxes, end=1), channels, ints(b, *bins)], axis=0)
     nothing = b.onnx.ConstantOfShape(shape, value=(F32, 0.0))
-    pooled: Value = b.onnx.ScatterND(nothing, b.onnx.Unsqueeze(row, ints(b, 1)), parts, reduction="add")
-    return pooled
+    return b.onnx.ScatterND(nothing, b.onnx.Unsqueeze(row, ints(b, 1)), parts, reduction="add")
 
 
-def _sides(b: Builder, boxes: Value, scale: float) -> tuple[Value, Value]:
+def _sides(b: OnnxBuilder, boxes: Value, scale: float) -> tuple[Value, Value]:
     """The boxes' height and width in pixels of the map, f32[r,1] each."""
     _, width, height, _ = split(b, boxes, (2, 1, 1, 1), axis=1)
     return b.onnx.Mul(height, scalar(b, scale)), b.onnx.Mul(width, scalar(b, scale))
 
 
-def _below(b: Builder, counts: Value) -> Value:
+def _below(b: OnnxBuilder, counts: Value) -> Value:
     """bool[r,m]: which of the numbers 0, 1, 2, ... are below each count i64[r,1]; m is the greatest count."""
     # One count more: no runtime need find the greatest of nothing.
     most = b.onnx.ReduceMax(b.onnx.Pad(counts, ints(b, 0, 1), b.constant(1, I64), ints(b, 0)), keepdims=0)
-    below: Value = b.onnx.Less(b.onnx.Range(b.constant(0, I64), most, b.constant(1, I64)), counts)
-    return below
+    return b.onnx.Less(b.onnx.Range(b.constant(0, I64), most, b.constant(1, I64)), counts)
 
 
 def _sample(
-    b: Builder, feature: Value, boxes: Value, batch_index: Value, scale: float, steps: list[Value]
+    b: OnnxBuilder, feature: Value, boxes: Value, batch_index: Value, scale: float, steps: list[Value]
 ) -> Value:
     """Bilinear samples f32[1,C,r*p,q] of a map [N,C,h,w]; steps f32[r,p] down and f32[r,q] across each box, from its
     centre.
@@ -110,8 +113,8 @@ def _sample(
     first_row = b.onnx.Mul(b.onnx.Cast(batch_index, to=F32), height)
     y = b.onnx.Add(_clamped(b, y, height), b.onnx.Unsqueeze(first_row, ints(b, 1, 2)))
     rows = b.onnx.Mul(images, height)
-    grid = [_normalized(b, _clamped(b, x, width), width), _normalized(b, y, rows)]
-    grid = b.onnx.Concat([b.onnx.Unsqueeze(axis, ints(b, 3)) for axis in grid], axis=3)  # [r, p, q, 2]
+    places = [_normalized(b, _clamped(b, x, width), width), _normalized(b, y, rows)]
+    grid = b.onnx.Concat([b.onnx.Unsqueeze(axis, ints(b, 3)) for axis in places], axis=3)  # [r, p, q, 2]
     shape = [b.onnx.Shape(grid, start=2, end=3), ints(b, 2)]
     grid = b.onnx.Reshape(grid, b.onnx.Concat([ints(b, 1, -1), *shape], axis=0))
     channels = b.onnx.Shape(feature, start=1, end=2)
@@ -122,32 +125,27 @@ def _sample(
     )
     values = b.onnx.GridSample(stacked, grid, padding_mode="border")
     flat = b.onnx.Reshape(inside, b.onnx.Concat([ints(b, 1, 1, -1), b.onnx.Shape(x, start=2)], axis=0))
-    samples: Value = b.onnx.Where(flat, values, scalar(b, 0.0))
-    return samples
+    return b.onnx.Where(flat, values, scalar(b, 0.0))
 
 
-def _within(b: Builder, position: Value, size: Value) -> Value:
+def _within(b: OnnxBuilder, position: Value, size: Value) -> Value:
     """Which positions are no more than a pixel outside of an axis of that size."""
     low = b.onnx.GreaterOrEqual(position, scalar(b, -1.0))
-    within: Value = b.onnx.And(low, b.onnx.LessOrEqual(position, size))
-    return within
+    return b.onnx.And(low, b.onnx.LessOrEqual(position, size))
 
 
-def _clamped(b: Builder, position: Value, size: Value) -> Value:
-    clamped: Value = b.onnx.Min([b.onnx.Max([position, scalar(b, 0.0)]), b.onnx.Sub(size, scalar(b, 1.0))])
-    return clamped
+def _clamped(b: OnnxBuilder, position: Value, size: Value) -> Value:
+    return b.onnx.Min([b.onnx.Max([position, scalar(b, 0.0)]), b.onnx.Sub(size, scalar(b, 1.0))])
 
 
-def _normalized(b: Builder, position: Value, size: Value) -> Value:
+def _normalized(b: OnnxBuilder, position: Value, size: Value) -> Value:
     """Pixels' positions as GridSample counts them: -1 and 1 are the outer borders of the first and last pixel."""
     doubled = b.onnx.Add(b.onnx.Mul(position, scalar(b, 2.0)), scalar(b, 1.0))
-    made: Value = b.onnx.Sub(b.onnx.Div(doubled, size), scalar(b, 1.0))
-    return made
+    return b.onnx.Sub(b.onnx.Div(doubled, size), scalar(b, 1.0))
 
 
-def _by_box(b: Builder, feature: Value, grid: Value, bins: tuple[int, int]) -> Value:
+def _by_box(b: OnnxBuilder, feature: Value, grid: Value, bins: Sequence[int]) -> Value:
     """What a grid, whose elements are f32[C,r,oh,ow] in order, holds for each box: f32[r,C,oh,ow]."""
     channels = b.onnx.Shape(feature, start=1, end=2)
     table = b.onnx.Reshape(grid, b.onnx.Concat([channels, ints(b, -1, *bins)], axis=0))
-    by_box: Value = b.onnx.Transpose(table, perm=[1, 0, 2, 3])
-    return by_box
+    return b.onnx.Transpose(table, perm=[1, 0, 2, 3])

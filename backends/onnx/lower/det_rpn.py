@@ -8,18 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from detc.ir import Builder, Constant, Node, Value
-from detc.passes.core.base import NoMatch
+from detc.ir import Constant, Node, Value
+from detc.ir.dialects.boxes import clip, decode, parts, sides
+from detc.passes.core.base import NoMatch, integer, number, numbers
 
+from .builder import OnnxBuilder
 from .det_common import (
     F32,
     I64,
     best_of_kept,
-    centre_and_size,
-    clip,
     column,
     concat,
-    decode,
     flatten_maps,
     floats,
     ints,
@@ -30,12 +29,12 @@ from .det_common import (
 )
 
 
-def anchors(b: Builder, node: Node) -> Value:
+def anchors(b: OnnxBuilder, node: Node) -> Value:
     """Positions from NonZero of a map of ones; one Gemm scales them and adds the cell anchors, exactly."""
     feature, cells = node.operand(0), node.operand(1)
     if not isinstance(cells, Constant):
         raise NoMatch("the cell anchors are not constant")
-    stride, offset = float(node.attributes["stride"]), float(node.attributes["offset"])  # type: ignore[arg-type]
+    stride, offset = number(node, "stride"), number(node, "offset")
     ones = b.onnx.ConstantOfShape(b.onnx.Shape(feature, start=2, end=4), value=(torch.bool, True))
     positions = b.onnx.Cast(b.onnx.NonZero(ones), to=F32)  # [2, hw]: rows, columns
     # x0 and x1 follow the column, y0 and y1 the row.
@@ -48,7 +47,7 @@ def anchors(b: Builder, node: Node) -> Value:
 
 
 def _grid_anchors(
-    b: Builder, node: Node, index: Value, level: Value, widths: Value, per_cell: list[int]
+    b: OnnxBuilder, node: Node, index: Value, level: Value, widths: Value, per_cell: list[int]
 ) -> tuple[Value, Value]:
     """Centre and size f32[N,K,2] of the anchors at positions `index` i64[N,K], which count their level's anchors
     by row, column and cell; `level` i64[K]; `widths` i64[L] of the maps."""
@@ -57,12 +56,11 @@ def _grid_anchors(
     if len(constants) != len(given) or len(set(per_cell)) != 1:
         raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
     cells = torch.cat(constants)
-    strides = node.attributes["strides"]
-    offset = float(node.attributes["offset"])  # type: ignore[arg-type]
-    assert isinstance(strides, tuple)
+    strides = numbers(node, "strides")
+    offset = number(node, "offset")
     step = torch.tensor(strides, dtype=torch.float32)[:, None]
-    sizes = cells[:, 2:] - cells[:, :2]
-    centres = cells[:, :2] + 0.5 * sizes + (offset * step).repeat_interleave(per_cell[0], dim=0)
+    centres, sizes = parts(cells)
+    centres = centres + (offset * step).repeat_interleave(per_cell[0], dim=0)
     count = b.constant(per_cell[0], I64)
     cell = b.onnx.Add(b.onnx.Mul(level, count), b.onnx.Mod(index, count))
     position = b.onnx.Div(index, count)
@@ -75,17 +73,17 @@ def _grid_anchors(
     return centre, b.onnx.Gather(b.graph.constant(sizes, "anchor_sizes"), cell, axis=0)
 
 
-def rpn_proposals(b: Builder, node: Node) -> list[Value]:
+def rpn_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     """TopK on each level, then one NonMaxSuppression with the levels as its classes, then TopK on each image."""
     return _proposals(b, node, _two_maps(b, node), anchors=node.operand_list(2))
 
 
-def grid_proposals(b: Builder, node: Node) -> list[Value]:
+def grid_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     """As `rpn_proposals`, but anchors are computed from the indices of those kept."""
     return _proposals(b, node, _two_maps(b, node))
 
 
-def dense_proposals(b: Builder, node: Node) -> list[Value]:
+def dense_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     """As `grid_proposals`, where the two kinds of maps are one."""
     maps = node.operand_list(0)
     cells = [m.shape[1] // 5 for m in maps if isinstance(m.shape[1], int)]
@@ -110,7 +108,7 @@ class _Head:
     cells: list[int]
 
 
-def _two_maps(b: Builder, node: Node) -> _Head:
+def _two_maps(b: OnnxBuilder, node: Node) -> _Head:
     """The head whose logits and deltas are maps of their own, the node's first two operands."""
     logits, deltas = node.operand_list(0), node.operand_list(1)
     cells = cells_of(logits)
@@ -148,7 +146,7 @@ class Candidates:
 
 
 def level_candidates(
-    b: Builder,
+    b: OnnxBuilder,
     node: Node,
     logits: Value,
     maps: Sequence[Value],
@@ -161,7 +159,7 @@ def level_candidates(
     With `equal_counts` a level that has fewer than another is filled up with its first anchor, at -inf.
     """
     levels = len(maps)
-    before = int(node.attributes["pre_nms_topk"])  # type: ignore[arg-type]
+    before = integer(node, "pre_nms_topk")
     sizes = [b.onnx.Shape(m, start=2, end=4) for m in maps]
     table = b.onnx.Reshape(concat(b, sizes, 0), ints(b, levels, 2))
     counts = b.onnx.Mul(b.onnx.ReduceProd(table, ints(b, 1), keepdims=0), ints(b, *cells))
@@ -190,25 +188,32 @@ def level_candidates(
     return Candidates(concat(b, best, 1), level_of, local, everywhere, widths, taken)
 
 
-def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
-    levels = len(head.maps)
+def decoded_and_clipped(
+    b: OnnxBuilder, node: Node, deltas: Value, centre: Value, rest: Value
+) -> tuple[Value, Value, Value]:
+    """The candidates' boxes f32[N,K,columns], the same before they are clipped, and their shorter sides f32[N,K]."""
+    attributes = {name: node.attributes[name] for name in ("weights", "scale_clamp")}
+    (decoded,) = b.written_out(decode, deltas, centre, rest, alike=True, **attributes)
     im_info = node.operand(len(node.operands) - 1)
-    before, after = int(node.attributes["pre_nms_topk"]), int(node.attributes["post_nms_topk"])  # type: ignore[arg-type]
+    (boxes,) = b.written_out(clip, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
+    (long,) = b.written_out(sides, boxes)
+    return boxes, decoded, b.onnx.ReduceMin(long, ints(b, 2), keepdims=0)
+
+
+def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
+    levels = len(head.maps)
+    before, after = integer(node, "pre_nms_topk"), integer(node, "post_nms_topk")
     found = level_candidates(b, node, head.logits, head.maps, head.cells)
     scores = found.scores
     chosen = b.onnx.GatherND(head.deltas, b.onnx.Unsqueeze(found.everywhere, ints(b, -1)), batch_dims=1)
     if anchors:
-        centre, size = centre_and_size(b, b.onnx.Gather(concat(b, anchors, 0), found.everywhere, axis=0))
+        placed = b.onnx.Gather(concat(b, anchors, 0), found.everywhere, axis=0)
+        centre, size = b.written_out(parts, placed)
     else:
         centre, size = _grid_anchors(b, node, found.local, found.level, found.widths, head.cells)
-    weights, clamp = node.attributes["weights"], node.attributes["scale_clamp"]
-    decoded = decode(b, chosen, centre, size, weights, clamp)  # type: ignore[arg-type]
-
-    boxes = clip(b, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
-    low, high = split(b, boxes, (2, 2), axis=-1)
-    side = b.onnx.ReduceMin(b.onnx.Sub(high, low), ints(b, 2), keepdims=0)
+    boxes, decoded, side = decoded_and_clipped(b, node, chosen, centre, size)
     total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
-    least = scalar(b, float(node.attributes["min_box_size"]))  # type: ignore[arg-type]
+    least = scalar(b, number(node, "min_box_size"))
     valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))
     valid = b.onnx.Unsqueeze(valid, ints(b, 1))  # [N, 1, K]
 
@@ -224,7 +229,7 @@ def _proposals(b: Builder, node: Node, head: _Head, anchors: Sequence[Value] = (
         boxes,
         contest,
         ints(b, after),
-        floats(b, float(node.attributes["nms_thresh"])),  # type: ignore[arg-type]
+        floats(b, number(node, "nms_thresh")),
         floats(b, 0.0),
     )  # [S, 3]: image, level, candidate
     rows, values, columns = best_of_kept(b, kept, scores, after)

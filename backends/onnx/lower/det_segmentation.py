@@ -9,10 +9,11 @@ import math
 
 import torch
 
-from detc.ir import Builder, Dim, Graph, Node, TensorType, Value, symbol
-from detc.passes.core.base import NoMatch
+from detc.ir import Dim, Graph, Node, TensorType, Value, symbol
+from detc.passes.core.base import NoMatch, number
 from detc.passes.rewrite.conversion import LoweringRule
 
+from .builder import OnnxBuilder, PlainBuilder
 from .det_common import F32, I64, ints, iota, scalar, scan, split
 
 I32, BOOL = torch.int32, torch.bool
@@ -26,7 +27,7 @@ def _resize_step(channels: Dim) -> Graph:
     largest = body.add_input("largest", pair)
     logits = body.add_input("logits", TensorType(F32, (channels, _HEIGHT, _WIDTH)))
     size, output = body.add_input("size", pair), body.add_input("output", pair)
-    b = Builder(body)
+    b = PlainBuilder(body)
     own = b.onnx.Unsqueeze(b.onnx.Slice(logits, ints(b, 0, 0), size, ints(b, 1, 2)), ints(b, 0))
     sizes = b.onnx.Concat([b.onnx.Shape(own, end=2), output], axis=0)
     resized = b.onnx.Resize(own, None, None, sizes, mode="linear")
@@ -36,7 +37,7 @@ def _resize_step(channels: Dim) -> Graph:
     return body
 
 
-def sem_seg_postprocess(b: Builder, node: Node) -> Value:
+def sem_seg_postprocess(b: OnnxBuilder, node: Node) -> Value:
     """A step for each image: they differ in what is cut off, and in their output's size."""
     logits, im_info, output_size = (node.operand(i) for i in range(3))
     sizes, _ = split(b, b.onnx.Cast(im_info, to=I64), (2, 1), axis=1)
@@ -52,7 +53,7 @@ def _instance_step(overlap_threshold: float) -> Graph:
     count = body.add_input("count", TensorType(I32, ()))
     mask = body.add_input("mask", TensorType(BOOL, (_HEIGHT, _WIDTH)))
     first = body.add_input("first", TensorType(BOOL, ()))
-    b = Builder(body)
+    b = PlainBuilder(body)
     zero = b.constant(0, I32)
     canvas, count = (b.onnx.Where(first, zero, state) for state in (canvas, count))
     free = b.onnx.And(mask, b.onnx.Equal(canvas, zero))
@@ -66,7 +67,7 @@ def _instance_step(overlap_threshold: float) -> Graph:
     return body
 
 
-def panoptic_combine(b: Builder, node: Node) -> tuple[Value, Value]:
+def panoptic_combine(b: OnnxBuilder, node: Node) -> tuple[Value, Value]:
     """Instances one after the other, then stuff by counting the pixels that are left to each class."""
     classes, sem_seg, output_size = (node.operand(i) for i in (2, 4, 5))
     labels = sem_seg.shape[1]
@@ -80,28 +81,28 @@ def panoptic_combine(b: Builder, node: Node) -> tuple[Value, Value]:
     cell = b.onnx.Add(label, b.onnx.Reshape(b.onnx.Mul(images, b.constant(labels, I64)), ints(b, -1, 1, 1)))
     inside = _inside(b, shape, output_size)
     free = b.onnx.And(inside, b.onnx.Equal(things, b.constant(0, I32)))
-    limit = math.ceil(float(node.attributes["stuff_area_limit"]))  # type: ignore[arg-type]
+    limit = math.ceil(number(node, "stuff_area_limit"))
     enough = b.onnx.GreaterOrEqual(_histogram(b, cell, free, images, labels), b.constant(limit, I32))
     is_stuff = b.onnx.And(enough, b.constant([i > 0 for i in range(labels)], BOOL))  # [N, C]
     if limit <= 0:
         # Then a class makes a segment even if things cover it all, but not one that no pixel is of.
         present = b.onnx.Greater(_histogram(b, cell, inside, images, labels), b.constant(0, I32))
         is_stuff = b.onnx.And(is_stuff, present)
-    number = b.onnx.CumSum(b.onnx.Cast(is_stuff, to=I32), b.constant(1, I64))
-    number = b.onnx.Add(number, b.onnx.Unsqueeze(thing_count, ints(b, 1)))
-    ids = b.onnx.Reshape(b.onnx.Where(is_stuff, number, b.constant(0, I32)), ints(b, -1))
+    segment = b.onnx.CumSum(b.onnx.Cast(is_stuff, to=I32), b.constant(1, I64))
+    segment = b.onnx.Add(segment, b.onnx.Unsqueeze(thing_count, ints(b, 1)))
+    ids = b.onnx.Reshape(b.onnx.Where(is_stuff, segment, b.constant(0, I32)), ints(b, -1))
     panoptic = b.onnx.Where(free, b.onnx.Gather(ids, cell, axis=0), things)
 
     image, category = split(b, b.onnx.NonZero(is_stuff), (1, 1), axis=0)
     image, category = (b.onnx.Squeeze(part, ints(b, 0)) for part in (image, category))
     place = b.onnx.Add(b.onnx.Mul(image, b.constant(labels, I64)), category)
     stuff_rows = (image, b.onnx.Gather(ids, place, axis=0), category)
-    image, number, row = thing_rows
-    return panoptic, _segments(b, (image, number, b.onnx.Gather(classes, row, axis=0)), stuff_rows)
+    image, segment, row = thing_rows
+    return panoptic, _segments(b, (image, segment, b.onnx.Gather(classes, row, axis=0)), stuff_rows)
 
 
 def _add_things(
-    b: Builder, node: Node, shape: Value, images: Value
+    b: OnnxBuilder, node: Node, shape: Value, images: Value
 ) -> tuple[Value, Value, tuple[Value, Value, Value]]:
     """The instances, one after the other: their ids on each image's canvas i32[N,h,w]; how many segments they make
     i32[N]; and of each segment the image, the id and the instance's row."""
@@ -113,7 +114,7 @@ def _add_things(
     nothing = b.onnx.ConstantOfShape(b.onnx.Concat([ints(b, 1), plane], axis=0), value=(BOOL, False))
     in_turn = b.onnx.Gather(b.onnx.Concat([masks, nothing], axis=0), row, axis=0)
     blank = b.onnx.ConstantOfShape(plane, value=(I32, 0))
-    step = _instance_step(float(node.attributes["overlap_threshold"]))  # type: ignore[arg-type]
+    step = _instance_step(number(node, "overlap_threshold"))
     _, _, kept, counts, canvases = scan(b, step, [blank, b.constant(0, I32)], [in_turn, first])
     ends, at = _places(b, is_end), _places(b, kept)
     things, thing_count = (b.onnx.Gather(values, ends, axis=0) for values in (canvases, counts))
@@ -121,13 +122,13 @@ def _add_things(
     return things, thing_count, (segments[0], segments[1], segments[2])
 
 
-def _order(b: Builder, node: Node, images: Value) -> tuple[Value, Value]:
+def _order(b: OnnxBuilder, node: Node, images: Value) -> tuple[Value, Value]:
     """The steps of the walk over the instances: the image and the instance's row, i64[M] each.
 
     Each image's instances that score enough follow one another by falling score; after them comes the row -1.
     """
     scores, batch_index = node.operand(1), node.operand(3)
-    threshold = scalar(b, float(node.attributes["score_threshold"]))  # type: ignore[arg-type]
+    threshold = scalar(b, number(node, "score_threshold"))
     mine = b.onnx.Equal(b.onnx.Unsqueeze(images, ints(b, 1)), batch_index)  # [N, D]
     good = b.onnx.And(mine, b.onnx.GreaterOrEqual(scores, threshold))
     ranked = b.onnx.Where(good, scores, scalar(b, -math.inf))
@@ -140,32 +141,29 @@ def _order(b: Builder, node: Node, images: Value) -> tuple[Value, Value]:
     return b.onnx.Gather(places, b.constant(0, I64), axis=0), row
 
 
-def _places(b: Builder, flags: Value) -> Value:
+def _places(b: OnnxBuilder, flags: Value) -> Value:
     """The places i64[K] where flags bool[M] are set."""
-    found: Value = b.onnx.Squeeze(b.onnx.NonZero(flags), ints(b, 0))
-    return found
+    return b.onnx.Squeeze(b.onnx.NonZero(flags), ints(b, 0))
 
 
-def _inside(b: Builder, shape: Value, output_size: Value) -> Value:
+def _inside(b: OnnxBuilder, shape: Value, output_size: Value) -> Value:
     """Which pixels of the canvas are an image's own: bool[N,h,w]."""
     height, width = split(b, b.onnx.Unsqueeze(output_size, ints(b, 2)), (1, 1), axis=1)  # [N, 1, 1] each
     rows = b.onnx.Less(b.onnx.Unsqueeze(iota(b, shape, 2), ints(b, 1)), height)  # [N, h, 1]
-    found: Value = b.onnx.And(rows, b.onnx.Less(iota(b, shape, 3), width))
-    return found
+    return b.onnx.And(rows, b.onnx.Less(iota(b, shape, 3), width))
 
 
-def _histogram(b: Builder, cell: Value, counted: Value, images: Value, labels: int) -> Value:
+def _histogram(b: OnnxBuilder, cell: Value, counted: Value, images: Value, labels: int) -> Value:
     """How many of the counted pixels (bool[N,h,w]) lie in each cell (i64[N,h,w], image * labels + label):
     i32[N,labels]."""
     cells = b.onnx.Mul(b.onnx.Shape(images), ints(b, labels))
     zeros = b.onnx.ConstantOfShape(cells, value=(I32, 0))
     ones = b.onnx.Reshape(b.onnx.Cast(counted, to=I32), ints(b, -1))
     total = b.onnx.ScatterElements(zeros, b.onnx.Reshape(cell, ints(b, -1)), ones, axis=0, reduction="add")
-    table: Value = b.onnx.Reshape(total, ints(b, -1, labels))
-    return table
+    return b.onnx.Reshape(total, ints(b, -1, labels))
 
 
-def _segments(b: Builder, things: tuple[Value, ...], stuff: tuple[Value, ...]) -> Value:
+def _segments(b: OnnxBuilder, things: tuple[Value, ...], stuff: tuple[Value, ...]) -> Value:
     """Rows (image, id, isthing, category) i64[S,4] by image and id, from columns (image, id, category) of both."""
     image, number, category = (
         b.onnx.Cast(b.onnx.Concat([thing, other], axis=0), to=I64)
@@ -178,8 +176,7 @@ def _segments(b: Builder, things: tuple[Value, ...], stuff: tuple[Value, ...]) -
     key = b.onnx.Add(b.onnx.Mul(image, step), number)
     _, order = b.onnx.TopK(key, size, axis=0, largest=0)
     columns = [b.onnx.Unsqueeze(column, ints(b, 1)) for column in (image, number, is_thing, category)]
-    table: Value = b.onnx.Gather(b.onnx.Concat(columns, axis=1), order, axis=0)
-    return table
+    return b.onnx.Gather(b.onnx.Concat(columns, axis=1), order, axis=0)
 
 
 TABLE: dict[str, LoweringRule] = {

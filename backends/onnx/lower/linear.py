@@ -30,16 +30,14 @@ def _gemm(b: OnnxBuilder, left: Value, right: Value, bias: Value | None, **attri
     if plain is not None:
         right = plain
         attributes["transB"] = 1
-    made: Value = b.onnx.Gemm(left, right, bias, **attributes)
-    return made
+    return b.onnx.Gemm(left, right, bias, **attributes)
 
 
 @TABLE.rule("aten.linear")
 def linear(b: OnnxBuilder, input: Value, weight: Value, bias: Value | None) -> Value:
     if input.rank == 2 and weight.rank == 2:
-        made: Value = b.onnx.Gemm(input, weight, bias, transB=1)
-        return made
-    product: Value = b.onnx.MatMul(input, b.transpose(weight, [1, 0]) if weight.rank == 2 else weight)
+        return b.onnx.Gemm(input, weight, bias, transB=1)
+    product = b.onnx.MatMul(input, b.transpose(weight, [1, 0]) if weight.rank == 2 else weight)
     return product if bias is None else b.onnx.Add(product, bias)
 
 
@@ -53,19 +51,17 @@ def addmm(b: OnnxBuilder, self: Value, mat1: Value, mat2: Value, beta: Any, alph
 def mm(b: OnnxBuilder, self: Value, mat2: Value) -> Value:
     if _untransposed(mat2) is not None:
         return _gemm(b, self, mat2, None)
-    made: Value = b.onnx.MatMul(self, mat2)
-    return made
+    return b.onnx.MatMul(self, mat2)
 
 
 @TABLE.rule("aten.baddbmm")
 def baddbmm(b: OnnxBuilder, self: Value, batch1: Value, batch2: Value, beta: Any, alpha: Any) -> Value:
-    product: Value = b.onnx.MatMul(batch1, batch2)
+    product = b.onnx.MatMul(batch1, batch2)
     if alpha != 1:
         product = b.onnx.Mul(product, b.number(alpha, product.dtype))
     if beta != 1:
         self = b.onnx.Mul(self, b.number(beta, self.dtype))
-    made: Value = b.onnx.Add(product, self)
-    return made
+    return b.onnx.Add(product, self)
 
 
 def _attend(
@@ -81,8 +77,7 @@ def _attend(
         scores = select(b, mask, scores, b.scalar(-math.inf, query.dtype))
     elif mask is not None:
         scores = b.onnx.Add(scores, mask)
-    made: Value = b.onnx.MatMul(b.onnx.Softmax(scores, axis=-1), value)
-    return made
+    return b.onnx.MatMul(b.onnx.Softmax(scores, axis=-1), value)
 
 
 @TABLE.rule("aten.scaled_dot_product_attention")

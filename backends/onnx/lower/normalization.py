@@ -41,7 +41,7 @@ def batch_norm(
     channels = input.shape[1]
     scale = _channel_constant(b, weight, input, channels, 1.0)
     shift = _channel_constant(b, bias, input, channels, 0.0)
-    made: Value = b.onnx.BatchNormalization(input, scale, shift, running_mean, running_var, epsilon=eps)
+    made = b.onnx.BatchNormalization(input, scale, shift, running_mean, running_var, epsilon=eps)
     # Without training, the native op's two statistics are empty.
     return [made] + [b.constant(torch.empty(0)) for _ in b.lowered.results[1:]]
 
@@ -110,7 +110,7 @@ def group_norm(
     ones, zeros = torch.ones(num_groups, dtype=input.dtype), torch.zeros(num_groups, dtype=input.dtype)
     normal = b.onnx.InstanceNormalization(grouped, b.constant(ones), b.constant(zeros), epsilon=eps)
     normal.type = grouped.type
-    result: Value = b.onnx.Reshape(normal, b.shape(input.shape, input))
+    result = b.onnx.Reshape(normal, b.shape(input.shape, input))
     if weight is not None:
         result = b.onnx.Mul(result, per_channel(b, weight, input.rank))
     if bias is not None:
@@ -145,5 +145,4 @@ def instance_norm(
     channels = input.shape[1]
     scale = _channel_constant(b, weight, input, channels, 1.0)
     shift = _channel_constant(b, bias, input, channels, 0.0)
-    made: Value = b.onnx.InstanceNormalization(input, scale, shift, epsilon=eps)
-    return made
+    return b.onnx.InstanceNormalization(input, scale, shift, epsilon=eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -51,8 +52,7 @@ def is_number(argument: Any, value: float) -> bool:
 
 def _binary(b: OnnxBuilder, op_type: str, left: Any, right: Any) -> Value:
     dtype = b.result.dtype
-    made: Value = b.call(f"onnx.{op_type}", operand(b, left, dtype), operand(b, right, dtype))
-    return made
+    return b.call(f"onnx.{op_type}", operand(b, left, dtype), operand(b, right, dtype))
 
 
 @TABLE.rule("aten.add.Tensor", "aten.add.Scalar")
@@ -95,17 +95,14 @@ def div_mode(b: OnnxBuilder, self: Any, other: Any, rounding_mode: str | None) -
         return _binary(b, "Div", self, other)
     left, right = operand(b, self, dtype), operand(b, other, dtype)
     if dtype.is_floating_point:
-        quotient: Value = b.onnx.Div(left, right)
+        quotient = b.onnx.Div(left, right)
         if rounding_mode == "floor":
-            floored: Value = b.onnx.Floor(quotient)
-            return floored
-        truncated: Value = b.onnx.Mul(b.onnx.Sign(quotient), b.onnx.Floor(b.onnx.Abs(quotient)))
-        return truncated
+            return b.onnx.Floor(quotient)
+        return b.onnx.Mul(b.onnx.Sign(quotient), b.onnx.Floor(b.onnx.Abs(quotient)))
     if rounding_mode == "floor":
         # ONNX divides integers towards zero; without the remainder the division is exact.
         left = b.onnx.Sub(left, b.onnx.Mod(left, right))
-    divided: Value = b.onnx.Div(left, right)
-    return divided
+    return b.onnx.Div(left, right)
 
 
 @TABLE.rule("aten.floor_divide", "aten.floor_divide.Scalar")
@@ -118,18 +115,15 @@ def remainder(b: OnnxBuilder, self: Any, other: Any) -> Value:
     dtype = b.result.dtype
     left, right = operand(b, self, dtype), operand(b, other, dtype)
     if not dtype.is_floating_point:
-        rest: Value = b.onnx.Mod(left, right)
-        return rest
+        return b.onnx.Mod(left, right)
     whole = b.onnx.Floor(b.onnx.Div(left, right))
-    difference: Value = b.onnx.Sub(left, b.onnx.Mul(whole, right))
-    return difference
+    return b.onnx.Sub(left, b.onnx.Mul(whole, right))
 
 
 @TABLE.rule("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(b: OnnxBuilder, self: Any, other: Any) -> Value:
     dtype = b.result.dtype
-    rest: Value = b.onnx.Mod(operand(b, self, dtype), operand(b, other, dtype), fmod=1)
-    return rest
+    return b.onnx.Mod(operand(b, self, dtype), operand(b, other, dtype), fmod=1)
 
 
 @TABLE.rule("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.pow.Scalar")
@@ -137,8 +131,7 @@ def power(b: OnnxBuilder, self: Any, exponent: Any) -> Value:
     if is_number(exponent, 2):
         return _binary(b, "Mul", self, self)
     if is_number(exponent, 0.5):
-        root: Value = b.onnx.Sqrt(operand(b, self, b.result.dtype))
-        return root
+        return b.onnx.Sqrt(operand(b, self, b.result.dtype))
     return _binary(b, "Pow", self, exponent)
 
 
@@ -151,8 +144,7 @@ def _extremum(b: OnnxBuilder, op_type: str, left: Any, right: Any) -> Value:
     dtype = b.result.dtype
     if dtype is torch.bool:
         return _binary(b, "And" if op_type == "Min" else "Or", left, right)
-    made: Value = b.call(f"onnx.{op_type}", [operand(b, left, dtype), operand(b, right, dtype)])
-    return made
+    return b.call(f"onnx.{op_type}", [operand(b, left, dtype), operand(b, right, dtype)])
 
 
 @TABLE.rule("aten.maximum", "aten.max.other")
@@ -179,8 +171,7 @@ def clamp(
     bounds = [None if bound is None else b.number(bound, dtype) for bound in (low, high)]
     if bounds == [None, None]:
         return self
-    clipped: Value = b.onnx.Clip(b.cast(self, dtype), *bounds)
-    return clipped
+    return b.onnx.Clip(b.cast(self, dtype), *bounds)
 
 
 @TABLE.rule("aten.addcmul")
@@ -195,8 +186,7 @@ def _compare(b: OnnxBuilder, op_type: str, left: Any, right: Any) -> Value:
     dtype = common_dtype(left, right)
     if dtype not in _COMPARABLE and not (dtype is torch.bool and op_type == "Equal"):
         dtype = torch.int32 if not dtype.is_floating_point else dtype
-    made: Value = b.call(f"onnx.{op_type}", operand(b, left, dtype), operand(b, right, dtype))
-    return made
+    return b.call(f"onnx.{op_type}", operand(b, left, dtype), operand(b, right, dtype))
 
 
 def _comparison(name: str, op_type: str, negate: bool = False) -> None:
@@ -220,8 +210,7 @@ _comparison("ne", "Equal", negate=True)
 def _logic(name: str, op_type: str, *bitwise: str) -> None:
     @TABLE.rule(f"aten.logical_{name}")
     def logical(b: OnnxBuilder, self: Value, other: Value) -> Value:
-        made: Value = b.call(f"onnx.{op_type}", b.cast(self, torch.bool), b.cast(other, torch.bool))
-        return made
+        return b.call(f"onnx.{op_type}", b.cast(self, torch.bool), b.cast(other, torch.bool))
 
     @TABLE.rule(*bitwise)
     def bits(b: OnnxBuilder, self: Any, other: Any) -> Value:
@@ -235,29 +224,25 @@ _logic("xor", "Xor", "aten.bitwise_xor.Tensor", "aten.bitwise_xor.Scalar", "aten
 
 @TABLE.rule("aten.logical_not")
 def logical_not(b: OnnxBuilder, self: Value) -> Value:
-    made: Value = b.onnx.Not(b.cast(self, torch.bool))
-    return made
+    return b.onnx.Not(b.cast(self, torch.bool))
 
 
 @TABLE.rule("aten.bitwise_not")
 def bitwise_not(b: OnnxBuilder, self: Value) -> Value:
-    made: Value = b.onnx.Not(self) if self.dtype is torch.bool else b.onnx.BitwiseNot(self)
-    return made
+    return b.onnx.Not(self) if self.dtype is torch.bool else b.onnx.BitwiseNot(self)
 
 
 @TABLE.rule("aten.isfinite")
 def isfinite(b: OnnxBuilder, self: Value) -> Value:
     # x - x is zero for every finite x, and not a number for the others.
-    made: Value = b.onnx.Equal(b.onnx.Sub(self, self), b.scalar(0, self.dtype))
-    return made
+    return b.onnx.Equal(b.onnx.Sub(self, self), b.scalar(0, self.dtype))
 
 
 def select(b: OnnxBuilder, condition: Value, left: Value, right: Value) -> Value:
     """`left` where the condition holds, `right` elsewhere; both of one element type."""
     dtype = left.dtype
     if dtype in _SELECTABLE or dtype.is_floating_point:
-        made: Value = b.onnx.Where(condition, left, right)
-        return made
+        return b.onnx.Where(condition, left, right)
     wide = torch.uint8 if dtype is torch.bool else torch.int32
     return b.cast(b.onnx.Where(condition, b.cast(left, wide), b.cast(right, wide)), dtype)
 
@@ -281,8 +266,7 @@ def _function(name: str, op_type: str) -> None:
 
     @TABLE.rule(f"aten.{name}")
     def apply(b: OnnxBuilder, self: Value) -> Value:
-        made: Value = b.call(f"onnx.{op_type}", b.cast(self, b.result.dtype))
-        return made
+        return b.call(f"onnx.{op_type}", b.cast(self, b.result.dtype))
 
 
 for _name, _type in {
@@ -290,6 +274,16 @@ for _name, _type in {
     "cos": "Cos", "tan": "Tan", "atan": "Atan", "asin": "Asin", "acos": "Acos", "reciprocal": "Reciprocal",
 }.items():  # fmt: skip
     _function(_name, _type)
+
+
+@TABLE.rule("aten.atan2")
+def atan2(b: OnnxBuilder, self: Value, other: Value) -> Value:
+    """Atan of the quotient, and half a turn where the second is negative. Of zero and zero it is zero."""
+    y, x = self, other
+    zero, half_turn = b.scalar(0.0, y.dtype), b.scalar(math.pi, y.dtype)
+    angle = b.onnx.Where(b.onnx.Equal(y, zero), zero, b.onnx.Atan(b.onnx.Div(y, x)))
+    turn = b.onnx.Where(b.onnx.Less(y, zero), b.scalar(-math.pi, y.dtype), half_turn)
+    return b.onnx.Add(angle, b.onnx.Where(b.onnx.Less(x, zero), turn, zero))
 
 
 def _rounding(name: str, op_type: str) -> None:
@@ -306,30 +300,25 @@ for _name, _type in {"floor": "Floor", "ceil": "Ceil", "round": "Round"}.items()
 def trunc(b: OnnxBuilder, self: Value) -> Value:
     if not self.dtype.is_floating_point:
         return self
-    made: Value = b.onnx.Mul(b.onnx.Sign(self), b.onnx.Floor(b.onnx.Abs(self)))
-    return made
+    return b.onnx.Mul(b.onnx.Sign(self), b.onnx.Floor(b.onnx.Abs(self)))
 
 
 @TABLE.rule("aten.rsqrt")
 def rsqrt(b: OnnxBuilder, self: Value) -> Value:
-    made: Value = b.onnx.Reciprocal(b.onnx.Sqrt(b.cast(self, b.result.dtype)))
-    return made
+    return b.onnx.Reciprocal(b.onnx.Sqrt(b.cast(self, b.result.dtype)))
 
 
 @TABLE.rule("aten.log2")
 def log2(b: OnnxBuilder, self: Value) -> Value:
     dtype = b.result.dtype
-    made: Value = b.onnx.Div(b.onnx.Log(b.cast(self, dtype)), b.scalar(0.6931471805599453, dtype))
-    return made
+    return b.onnx.Div(b.onnx.Log(b.cast(self, dtype)), b.scalar(0.6931471805599453, dtype))
 
 
 @TABLE.rule("aten.relu")
 def relu(b: OnnxBuilder, self: Value) -> Value:
     if self.dtype.is_floating_point:
-        made: Value = b.onnx.Relu(self)
-        return made
-    positive: Value = b.onnx.Max([self, b.scalar(0, self.dtype)])
-    return positive
+        return b.onnx.Relu(self)
+    return b.onnx.Max([self, b.scalar(0, self.dtype)])
 
 
 @TABLE.rule("aten.relu6")
@@ -339,57 +328,49 @@ def relu6(b: OnnxBuilder, self: Value) -> Value:
 
 @TABLE.rule("aten.leaky_relu")
 def leaky_relu(b: OnnxBuilder, self: Value, negative_slope: float) -> Value:
-    made: Value = b.onnx.LeakyRelu(self, alpha=float(negative_slope))
-    return made
+    return b.onnx.LeakyRelu(self, alpha=float(negative_slope))
 
 
 @TABLE.rule("aten.prelu", "aten._prelu_kernel")
 def prelu(b: OnnxBuilder, self: Value, weight: Value) -> Value:
     if weight.rank == 1 and self.rank > 2 and weight.shape[0] != 1:
         weight = b.reshape(weight, (*weight.shape, *[1] * (self.rank - 2)))
-    made: Value = b.onnx.PRelu(self, weight)
-    return made
+    return b.onnx.PRelu(self, weight)
 
 
 @TABLE.rule("aten.elu")
 def elu(b: OnnxBuilder, self: Value, alpha: float, scale: float, input_scale: float) -> Value:
     if scale != 1 or input_scale != 1:
         raise NoMatch("elu with a scale has no counterpart in ONNX")
-    made: Value = b.onnx.Elu(self, alpha=float(alpha))
-    return made
+    return b.onnx.Elu(self, alpha=float(alpha))
 
 
 @TABLE.rule("aten.softplus")
 def softplus(b: OnnxBuilder, self: Value, beta: float, threshold: float) -> Value:
     if beta != 1:
         raise NoMatch("softplus with another beta than 1 has no counterpart in ONNX")
-    made: Value = b.onnx.Softplus(self)
-    return made
+    return b.onnx.Softplus(self)
 
 
 @TABLE.rule("aten.silu")
 def silu(b: OnnxBuilder, self: Value) -> Value:
-    made: Value = b.onnx.Mul(self, b.onnx.Sigmoid(self))
-    return made
+    return b.onnx.Mul(self, b.onnx.Sigmoid(self))
 
 
 @TABLE.rule("aten.gelu")
 def gelu(b: OnnxBuilder, self: Value, approximate: str) -> Value:
-    made: Value = b.onnx.Gelu(self) if approximate == "none" else b.onnx.Gelu(self, approximate=approximate)
-    return made
+    return b.onnx.Gelu(self) if approximate == "none" else b.onnx.Gelu(self, approximate=approximate)
 
 
 @TABLE.rule("aten.hardsigmoid")
 def hardsigmoid(b: OnnxBuilder, self: Value) -> Value:
-    made: Value = b.onnx.HardSigmoid(self, alpha=1 / 6, beta=0.5)
-    return made
+    return b.onnx.HardSigmoid(self, alpha=1 / 6, beta=0.5)
 
 
 @TABLE.rule("aten.glu")
 def glu(b: OnnxBuilder, self: Value, dim: int) -> Value:
     value, gate = b.onnx.Split(self, axis=dim, num_outputs=2)
-    made: Value = b.onnx.Mul(value, b.onnx.Sigmoid(gate))
-    return made
+    return b.onnx.Mul(value, b.onnx.Sigmoid(gate))
 
 
 # Element types

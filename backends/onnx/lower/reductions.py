@@ -29,8 +29,7 @@ def reduce(b: OnnxBuilder, op_type: str, x: Value, dim: Any, keepdim: bool) -> V
     if not x.rank:
         return x
     keep = {} if keepdim else {"keepdims": 0}
-    made: Value = b.call(f"onnx.{op_type}", x, b.ints(_axes(x, dim)), **keep)
-    return made
+    return b.call(f"onnx.{op_type}", x, b.ints(_axes(x, dim)), **keep)
 
 
 def _reduction(op_type: str, *names: str) -> None:
@@ -81,8 +80,7 @@ def variance(b: OnnxBuilder, self: Value, dim: Any, correction: Any, keepdim: bo
     centred = b.onnx.Sub(self, reduce(b, "ReduceMean", self, dim, True))
     total = reduce(b, "ReduceSum", b.onnx.Mul(centred, centred), dim, keepdim)
     divisor = count - (1 if correction is None else correction)
-    made: Value = b.onnx.Div(total, b.scalar(divisor, self.dtype))
-    return made
+    return b.onnx.Div(total, b.scalar(divisor, self.dtype))
 
 
 def _arg(name: str, op_type: str) -> None:
@@ -93,10 +91,7 @@ def _arg(name: str, op_type: str) -> None:
             value = b.onnx.Reshape(self, b.ints([-1]))
             keepdim = False
         keep = {} if keepdim else {"keepdims": 0}
-        made: Value = b.call(
-            f"onnx.{op_type}", value, axis=0 if dim is None else axis_of(dim, self.rank), **keep
-        )
-        return made
+        return b.call(f"onnx.{op_type}", value, axis=0 if dim is None else axis_of(dim, self.rank), **keep)
 
 
 _arg("argmax", "ArgMax")
@@ -133,14 +128,12 @@ _best("min", "ReduceMin", "ArgMin")
 
 @TABLE.rule("aten.softmax.int", "aten._softmax")
 def softmax(b: OnnxBuilder, self: Value, dim: int, **_: Any) -> Value:
-    made: Value = b.onnx.Softmax(b.cast(self, b.result.dtype), axis=axis_of(dim, self.rank))
-    return made
+    return b.onnx.Softmax(b.cast(self, b.result.dtype), axis=axis_of(dim, self.rank))
 
 
 @TABLE.rule("aten.log_softmax.int", "aten._log_softmax")
 def log_softmax(b: OnnxBuilder, self: Value, dim: int, **_: Any) -> Value:
-    made: Value = b.onnx.LogSoftmax(b.cast(self, b.result.dtype), axis=axis_of(dim, self.rank))
-    return made
+    return b.onnx.LogSoftmax(b.cast(self, b.result.dtype), axis=axis_of(dim, self.rank))
 
 
 # Order
@@ -151,8 +144,7 @@ def cumsum(b: OnnxBuilder, self: Value, dim: int, dtype: Any) -> Value:
     value = b.cast(self, b.result.dtype)
     if not self.rank:
         return value
-    made: Value = b.onnx.CumSum(value, b.scalar(axis_of(dim, self.rank), torch.int64))
-    return made
+    return b.onnx.CumSum(value, b.scalar(axis_of(dim, self.rank), torch.int64))
 
 
 def top(
@@ -184,8 +176,7 @@ def argsort(b: OnnxBuilder, self: Value, dim: int, descending: bool, stable: Any
 
 @TABLE.rule("aten.einsum")
 def einsum(b: OnnxBuilder, equation: str, tensors: Sequence[Value], path: Any) -> Value:
-    made: Value = b.onnx.Einsum(tensors, equation=equation.replace(" ", ""))
-    return made
+    return b.onnx.Einsum(tensors, equation=equation.replace(" ", ""))
 
 
 # Creation
@@ -214,8 +205,7 @@ def filled(b: OnnxBuilder, value: Any, like: Value | None = None) -> Value:
         if full.numel() <= LITERAL_LIMIT:
             return b.constant(full)
     number = bool(value) if dtype is torch.bool else float(value) if dtype.is_floating_point else int(value)
-    made: Value = b.onnx.ConstantOfShape(b.shape(shape, like), value=(dtype, number))
-    return made
+    return b.onnx.ConstantOfShape(b.shape(shape, like), value=(dtype, number))
 
 
 def _filling(value: float, *names: str) -> None:
@@ -246,8 +236,7 @@ def fill(b: OnnxBuilder, self: Value, value: Any) -> Value:
 @TABLE.rule("aten.triu", "aten.tril")
 def triangle(b: OnnxBuilder, self: Value, diagonal: int) -> Value:
     upper = int(b.lowered.op.name == "aten.triu")
-    made: Value = b.onnx.Trilu(self, b.scalar(diagonal, torch.int64), upper=upper)
-    return made
+    return b.onnx.Trilu(self, b.scalar(diagonal, torch.int64), upper=upper)
 
 
 @TABLE.rule("aten.one_hot")
@@ -255,5 +244,4 @@ def one_hot(b: OnnxBuilder, self: Value, num_classes: int) -> Value:
     if num_classes < 0:
         raise NoMatch("one_hot with a number of classes that depends on the data")
     depth = b.scalar(num_classes, torch.int64)
-    made: Value = b.onnx.OneHot(self, depth, b.ints([0, 1]))
-    return made
+    return b.onnx.OneHot(self, depth, b.ints([0, 1]))

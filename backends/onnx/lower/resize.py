@@ -28,11 +28,9 @@ def _resize(
         factors = _whole_factors(x, target)
         if factors is None:
             sizes = b.shape((*x.shape[:2], *target), x)
-            resized: Value = b.onnx.Resize(x, None, None, sizes, **how)
-            return resized
+            return b.onnx.Resize(x, None, None, sizes, **how)
     scales = b.constant(torch.tensor([1.0, 1.0, *factors], dtype=torch.float32))
-    made: Value = b.onnx.Resize(x, None, scales, **how)
-    return made
+    return b.onnx.Resize(x, None, scales, **how)
 
 
 def _whole_factors(x: Value, target: Sequence[Dim]) -> list[float] | None:
@@ -92,19 +90,17 @@ _interpolation("upsample_bicubic2d", mode="cubic", cubic_coeff_a=-0.75)
 
 @TABLE.rule("aten.pixel_shuffle")
 def pixel_shuffle(b: OnnxBuilder, self: Value, upscale_factor: int) -> Value:
-    made: Value = b.onnx.DepthToSpace(self, blocksize=upscale_factor, mode="CRD")
-    return made
+    return b.onnx.DepthToSpace(self, blocksize=upscale_factor, mode="CRD")
 
 
 @TABLE.rule("aten.grid_sampler", "aten.grid_sampler_2d")
 def grid_sampler(
     b: OnnxBuilder, input: Value, grid: Value, interpolation_mode: int, padding_mode: int, align_corners: bool
 ) -> Value:
-    made: Value = b.onnx.GridSample(
+    return b.onnx.GridSample(
         input,
         grid,
         mode=("linear", "nearest", "cubic")[interpolation_mode],
         padding_mode=("zeros", "border", "reflection")[padding_mode],
         align_corners=int(align_corners),
     )
-    return made

@@ -46,8 +46,7 @@ def squeeze(b: OnnxBuilder, self: Value, dim: Any = None) -> Value:
     gone = [axis for axis in axes if self.shape[axis] == 1] if self.rank else []
     if self.rank - len(gone) != b.result.rank:
         raise NoMatch("squeeze of a size that is 1 for some inputs only")
-    made: Value = b.onnx.Squeeze(self, b.ints(gone)) if gone else self
-    return made
+    return b.onnx.Squeeze(self, b.ints(gone)) if gone else self
 
 
 @TABLE.rule("aten.expand", "aten.expand_as", "aten.broadcast_to")
@@ -62,8 +61,7 @@ def repeat(b: OnnxBuilder, self: Value, repeats: Any = None, dims: Any = None) -
     value = b.unsqueeze(self, list(range(len(times) - self.rank)))
     if all(t == 1 for t in times):
         return value
-    made: Value = b.onnx.Tile(value, b.shape(times))
-    return made
+    return b.onnx.Tile(value, b.shape(times))
 
 
 @TABLE.rule("aten.permute")
@@ -111,8 +109,7 @@ def slice_axis(b: OnnxBuilder, x: Value, axis: int, start: Dim, end: Dim, step: 
     if start == 0 and end == INT64_MAX and step == 1:
         return x
     steps = [] if step == 1 else [b.ints([step])]
-    made: Value = b.onnx.Slice(x, b.shape([start]), b.shape([end]), b.ints([axis]), *steps)
-    return made
+    return b.onnx.Slice(x, b.shape([start]), b.shape([end]), b.ints([axis]), *steps)
 
 
 @TABLE.rule("aten.slice.Tensor")
@@ -134,8 +131,7 @@ def slice_scatter(
     if end is not None and end != self.shape[axis] and end != INT64_MAX:
         parts.append(slice_axis(b, self, axis, end, INT64_MAX))
     parts = [b.cast(part, b.result.dtype) for part in parts]
-    made: Value = parts[0] if len(parts) == 1 else b.onnx.Concat(parts, axis=axis)
-    return made
+    return parts[0] if len(parts) == 1 else b.onnx.Concat(parts, axis=axis)
 
 
 @TABLE.rule("aten.narrow")
@@ -153,8 +149,7 @@ def _pick(b: OnnxBuilder, x: Value, axis: int, index: Dim) -> Value:
     size = x.shape[axis]
     if isinstance(index, int) and isinstance(size, int) and index < 0:
         index += size
-    made: Value = b.onnx.Gather(x, b.size_scalar(index), axis=axis)
-    return made
+    return b.onnx.Gather(x, b.size_scalar(index), axis=axis)
 
 
 @TABLE.rule("aten.unbind.int")
@@ -185,8 +180,7 @@ def flip(b: OnnxBuilder, self: Value, dims: Sequence[int]) -> Value:
     if not count:
         return self
     starts, ends, steps = b.ints([-1] * count), b.ints([-INT64_MAX - 1] * count), b.ints([-1] * count)
-    made: Value = b.onnx.Slice(self, starts, ends, b.ints(axes), steps)
-    return made
+    return b.onnx.Slice(self, starts, ends, b.ints(axes), steps)
 
 
 @TABLE.rule("aten.roll")
@@ -216,16 +210,14 @@ def cat(b: OnnxBuilder, tensors: Sequence[Value], dim: int) -> Value:
     parts = [b.cast(v, b.result.dtype) for v in tensors if v.rank == rank]
     if len(parts) == 1:
         return parts[0]
-    made: Value = b.onnx.Concat(parts, axis=axis_of(dim, rank))
-    return made
+    return b.onnx.Concat(parts, axis=axis_of(dim, rank))
 
 
 @TABLE.rule("aten.stack")
 def stack(b: OnnxBuilder, tensors: Sequence[Value], dim: int) -> Value:
     axis = axis_of(dim, b.result.rank)
     parts = [b.unsqueeze(b.cast(v, b.result.dtype), [axis]) for v in tensors]
-    made: Value = parts[0] if len(parts) == 1 else b.onnx.Concat(parts, axis=axis)
-    return made
+    return parts[0] if len(parts) == 1 else b.onnx.Concat(parts, axis=axis)
 
 
 # Indexing
@@ -233,20 +225,17 @@ def stack(b: OnnxBuilder, tensors: Sequence[Value], dim: int) -> Value:
 
 @TABLE.rule("aten.index_select")
 def index_select(b: OnnxBuilder, self: Value, dim: int, index: Value) -> Value:
-    made: Value = b.onnx.Gather(self, index, axis=axis_of(dim, self.rank))
-    return made
+    return b.onnx.Gather(self, index, axis=axis_of(dim, self.rank))
 
 
 @TABLE.rule("aten.embedding")
 def embedding(b: OnnxBuilder, weight: Value, indices: Value, **_: Any) -> Value:
-    made: Value = b.onnx.Gather(weight, indices, axis=0)
-    return made
+    return b.onnx.Gather(weight, indices, axis=0)
 
 
 @TABLE.rule("aten.gather")
 def gather(b: OnnxBuilder, self: Value, dim: int, index: Value, **_: Any) -> Value:
-    made: Value = b.onnx.GatherElements(self, index, axis=axis_of(dim, self.rank))
-    return made
+    return b.onnx.GatherElements(self, index, axis=axis_of(dim, self.rank))
 
 
 @TABLE.rule("aten.scatter.src", "aten.scatter_add")
@@ -254,15 +243,13 @@ def scatter(b: OnnxBuilder, self: Value, dim: int, index: Value, src: Value) -> 
     more = {"reduction": "add"} if b.lowered.op.name == "aten.scatter_add" else {}
     if src.shape != index.shape:
         raise NoMatch("scatter from a source of another shape than the index")
-    made: Value = b.onnx.ScatterElements(self, index, src, axis=axis_of(dim, self.rank), **more)
-    return made
+    return b.onnx.ScatterElements(self, index, src, axis=axis_of(dim, self.rank), **more)
 
 
 @TABLE.rule("aten.scatter.value")
 def scatter_value(b: OnnxBuilder, self: Value, dim: int, index: Value, value: Any) -> Value:
     source = b.expand(b.number(value, self.dtype), index.shape)
-    made: Value = b.onnx.ScatterElements(self, index, source, axis=axis_of(dim, self.rank))
-    return made
+    return b.onnx.ScatterElements(self, index, source, axis=axis_of(dim, self.rank))
 
 
 @TABLE.rule("aten.nonzero")
@@ -283,17 +270,14 @@ def index(b: OnnxBuilder, self: Value, indices: Sequence[Value | None]) -> Value
         return self
     first, only = at[0], given[0]
     if len(given) == 1 and only.dtype is not torch.bool:
-        made: Value = b.onnx.Gather(self, b.cast(only, torch.int64), axis=first)
-        return made
+        return b.onnx.Gather(self, b.cast(only, torch.int64), axis=first)
     if len(given) == 1 and only.rank == 1:
-        kept: Value = b.onnx.Compress(self, only, axis=first)
-        return kept
+        return b.onnx.Compress(self, only, axis=first)
     if any(item.dtype is torch.bool for item in given):
         if len(given) > 1 or first:
             raise NoMatch("indexing with masks and other indices at once")
         where = b.transpose(b.onnx.NonZero(only), [1, 0])
-        masked: Value = b.onnx.GatherND(self, where)
-        return masked
+        return b.onnx.GatherND(self, where)
     if at != list(range(first, first + len(at))):
         raise NoMatch("indices on axes that are not next to each other")
     # The indexed axes go to the front, as GatherND wants them, and the result's new axes back to their place.
@@ -321,11 +305,9 @@ def pad_value(b: OnnxBuilder, x: Value, pad: Sequence[Dim], mode: str, value: An
     pads = b.shape([*before, *after])
     if mode == "constant":
         filler = [] if not value else [b.number(value, x.dtype)]
-        made: Value = b.onnx.Pad(x, pads, *filler)
-        return made
+        return b.onnx.Pad(x, pads, *filler)
     names = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-    mirrored: Value = b.onnx.Pad(x, pads, mode=names[mode])
-    return mirrored
+    return b.onnx.Pad(x, pads, mode=names[mode])
 
 
 @TABLE.rule("aten.constant_pad_nd")

@@ -12,7 +12,7 @@ from detc.ir import Node
 from detc.passes.rewrite.conversion import Conversion, LoweringRule
 
 from ..dialect import DIALECT
-from . import boxes, dense, keypoints, masks, points, pooling, proposals, segmentation
+from . import boxes, dense, masks, points, pooling, proposals, scripted
 
 __all__ = ["DIRECT", "LOWERED", "LowerToTorchScript"]
 
@@ -26,10 +26,11 @@ LOWERED: dict[str, LoweringRule] = {
     **pooling.TABLE,
     **masks.TABLE,
     **points.TABLE,
-    **keypoints.TABLE,
-    **segmentation.TABLE,
+    **scripted.TABLE,
 }
-"""The det ops' rules."""
+"""The rules of the det ops whose bodies cannot be traced. The others are written out before."""
+SAVES: dict[str, int] = {"det.roi_pool": 5}
+"""The rules of ops whose bodies can be traced -> how many nodes fewer than what is traced they give, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,9 @@ class LowerToTorchScript(Conversion):
     """Replace det ops by operators of aten and torchvision, and by functions where it takes a loop.
 
     Before:
-        %1: i64[kept] = det.nonempty(%boxes)
+        %1: f32[D,K,3] = det.keypoint_inference(%heatmaps, %boxes)
     After:
-        %1: f32[D,2] = aten.slice.Tensor(%boxes, dim=1, start=2, end=4)
-        %2: f32[D,2] = aten.slice.Tensor(%boxes, dim=1, start=0, end=2)
-        %3: f32[D,2] = aten.sub.Tensor(%1, %2)
-        %4: bool[D,2] = aten.gt.Scalar(%3, other=0.0)
-        %5: bool[D] = aten.all.dim(%4, dim=1)
-        %6: i64[kept,1] = aten.nonzero(%5)
-        %7: i64[kept] = aten.select.int(%6, dim=1, index=0)
+        %1: f32[D,K,3] = torchscript.keypoint_inference(%heatmaps, %boxes)
     """
 
     target: ClassVar[str] = "torchscript"

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Dim, Node, Value
+from detc.ir.dialects.dense import decode_dense
 from detc.ir.dims import minimum
-from detc.passes.core.base import attribute
+from detc.passes.core.base import attribute, integer, number
+from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import (
-    F64,
-    best_of_images,
-    cast,
-    centre_and_size,
-    columns,
-    decode,
-    flatten_map,
-    integer,
-    known,
-    number,
-    one_or_cat,
-    rows,
-    where_true,
-)
+from .common import F64, best_of_images, cast, flatten_map, known, one_or_cat, rows, where_true
 
 
 def dense_inference(b: Builder, node: Node) -> list[Value]:
@@ -29,6 +17,7 @@ def dense_inference(b: Builder, node: Node) -> list[Value]:
     scores, deltas, anchors = (node.operand_list(i) for i in range(3))
     images = scores[0].shape[0]
     limit = integer(node, "topk_candidates")
+    regression = {name: attribute(node, name) for name in ("regression", "weights", "scale_clamp")}
     boxes: list[Value] = []
     values: list[Value] = []
     categories: list[Value] = []
@@ -47,7 +36,7 @@ def dense_inference(b: Builder, node: Node) -> list[Value]:
         placed = b.aten.reshape(
             rows(b, anchor, b.aten.reshape(row, shape=(images * count,))), shape=(images, count, 4)
         )
-        boxes.append(_decode(b, node, chosen, placed))
+        boxes += written_out(b, decode_dense, chosen, placed, **regression)
         values.append(best)
         categories.append(b.aten.remainder.Scalar(place, other=classes))
         total = total + count
@@ -73,22 +62,7 @@ def _apart(b: Builder, boxes: Value, group: Value) -> Value:
         b.aten.amax(b.aten.cat([b.aten.abs(precise), b.aten.new_ones(precise, size=(1, 4))], dim=0), dim=(0,))
     )
     offset = b.aten.mul.Tensor(cast(b, group, F64), b.aten.mul.Scalar(reach, other=2))
-    made: Value = b.aten.add.Tensor(precise, b.aten.unsqueeze(offset, dim=1))
-    return made
-
-
-def _decode(b: Builder, node: Node, deltas: Value, anchors: Value) -> Value:
-    """Boxes x0 y0 x1 y1 from what is predicted for anchors, both [N,k,4]."""
-    centre, size = centre_and_size(b, anchors)
-    regression = attribute(node, "regression")
-    if regression == "deltas":
-        return decode(b, deltas, centre, size, node)
-    sides = b.aten.clamp_min(deltas, min=0.0)
-    before, after = columns(b, sides, 0, 2), columns(b, sides, 2, 4)
-    if regression == "scaled_distances":
-        before, after = b.aten.mul.Tensor(before, size), b.aten.mul.Tensor(after, size)
-    made: Value = b.aten.cat([b.aten.sub.Tensor(centre, before), b.aten.add.Tensor(centre, after)], dim=-1)
-    return made
+    return b.aten.add.Tensor(precise, b.aten.unsqueeze(offset, dim=1))
 
 
 TABLE: dict[str, LoweringRule] = {"det.dense_inference": dense_inference}

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
+from detc.passes.core.base import number
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import class_logits, columns, known, number
-
-
-def mask_inference(b: Builder, node: Node) -> Value:
-    """Select first, then one sigmoid on what was selected."""
-    made: Value = b.aten.sigmoid(class_logits(b, node.operand(0), node.operand(1)))
-    return made
+from .common import columns, known
 
 
 def paste_masks(b: Builder, node: Node) -> Value:
@@ -34,15 +29,13 @@ def paste_masks(b: Builder, node: Node) -> Value:
         place = b.aten.mul.Tensor(b.aten.sub.Tensor(pixels, low), b.aten.mul.Scalar(scale, other=cells))
         centres = b.constant([c + 0.5 for c in range(cells)], boxes.dtype)
         distance = b.aten.abs(b.aten.sub.Tensor(b.aten.unsqueeze(place, dim=2), centres))
-        made: Value = b.aten.clamp_min(b.aten.rsub.Scalar(distance, other=1), min=0.0)
-        return made
+        return b.aten.clamp_min(b.aten.rsub.Scalar(distance, other=1), min=0.0)
 
     rows, columns_ = weights(0, height), weights(1, width)
     drawn = b.aten.bmm(
         b.aten.bmm(rows, b.aten.squeeze.dim(masks, dim=1)), b.aten.transpose.int(columns_, dim0=1, dim1=2)
     )
-    made: Value = b.aten.ge.Scalar(drawn, other=number(node, "threshold"))
-    return made
+    return b.aten.ge.Scalar(drawn, other=number(node, "threshold"))
 
 
-TABLE: dict[str, LoweringRule] = {"det.mask_inference": mask_inference, "det.paste_masks": paste_masks}
+TABLE: dict[str, LoweringRule] = {"det.paste_masks": paste_masks}

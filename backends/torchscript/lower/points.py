@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Dim, Node, Value
+from detc.passes.core.base import numbers
 from detc.passes.rewrite.conversion import LoweringRule
 
-from .common import F32, I64, cast, class_logits, columns, floats, one_or_cat
-
-
-def point_sample(b: Builder, node: Node) -> Value:
-    """A grid that is one point wide."""
-    grid = b.aten.unsqueeze(_grid(b, node.operand(1)), dim=2)
-    made: Value = b.aten.squeeze.dim(_sample(b, node.operand(0), grid), dim=3)
-    return made
+from .common import F32, I64, columns, one_or_cat
 
 
 def _grid(b: Builder, points: Value) -> Value:
     """Points in [0, 1] as grids have them, in [-1, 1]."""
-    made: Value = b.aten.sub.Scalar(b.aten.mul.Scalar(points, other=2.0), other=1.0)
-    return made
+    return b.aten.sub.Scalar(b.aten.mul.Scalar(points, other=2.0), other=1.0)
 
 
 def _sample(b: Builder, map: Value, grid: Value) -> Value:
     """Bilinear samples, zero outside."""
     modes = {"interpolation_mode": 0, "padding_mode": 0, "align_corners": False}
-    made: Value = b.aten.grid_sampler(map, grid, **modes)
-    return made
+    return b.aten.grid_sampler(map, grid, **modes)
 
 
 def box_point_sample(b: Builder, node: Node) -> Value:
@@ -45,7 +37,7 @@ def box_point_sample(b: Builder, node: Node) -> Value:
     spread = b.aten.index_put(b.aten.expand(blank, size=cells), [batch_index, rank], places)
 
     sampled: list[Value] = []
-    for feature, scale in zip(features, floats(node, "scales"), strict=True):
+    for feature, scale in zip(features, numbers(node, "scales"), strict=True):
         height, width = feature.shape[2:]
         # What the map covers, in pixels of the network's input.
         size = b.aten.stack([_number(b, side) for side in (width, height)], dim=0)
@@ -58,42 +50,7 @@ def box_point_sample(b: Builder, node: Node) -> Value:
 
 def _number(b: Builder, size: Dim) -> Value:
     """A size as f32[]."""
-    made: Value = b.aten.full(size=(), fill_value=size, dtype=F32)
-    return made
+    return b.aten.full(size=(), fill_value=size, dtype=F32)
 
 
-def uncertain_points(b: Builder, node: Node) -> list[Value]:
-    """TopK of the flattened maps."""
-    uncertainty = node.operand(0)
-    rows, _, height, width = uncertainty.shape
-    count = node.results[0].shape[1]
-    flat = b.aten.reshape(uncertainty, shape=(rows, height * width))
-    _, indices = b.aten.topk(flat, k=count, dim=1)
-    across = _number(b, width)
-    column = b.aten.remainder.Tensor(cast(b, indices, F32), across)
-    row = b.aten.floor_divide(cast(b, indices, F32), across)
-    along: list[Value] = []
-    for place, size in ((column, across), (row, _number(b, height))):
-        step = b.aten.reciprocal(size)
-        half = b.aten.mul.Scalar(step, other=0.5)
-        along.append(b.aten.add.Tensor(half, b.aten.mul.Tensor(place, step)))
-    return [indices, b.aten.stack(along, dim=-1)]
-
-
-def put_points(b: Builder, node: Node) -> Value:
-    """A scatter into the flattened maps."""
-    target, indices, values = (node.operand(i) for i in range(3))
-    rows, channels, height, width = target.shape
-    places = b.aten.expand(b.aten.unsqueeze(indices, dim=1), size=values.shape)
-    flat = b.aten.reshape(target, shape=(rows, channels, height * width))
-    made: Value = b.aten.reshape(b.aten.scatter.src(flat, places, values, dim=2), shape=target.shape)
-    return made
-
-
-TABLE: dict[str, LoweringRule] = {
-    "det.class_logits": lambda b, node: class_logits(b, node.operand(0), node.operand(1)),
-    "det.point_sample": point_sample,
-    "det.box_point_sample": box_point_sample,
-    "det.uncertain_points": uncertain_points,
-    "det.put_points": put_points,
-}
+TABLE: dict[str, LoweringRule] = {"det.box_point_sample": box_point_sample}

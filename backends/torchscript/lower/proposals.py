@@ -1,4 +1,4 @@
-"""Lowering of anchors and region proposals to aten's and torchvision's operators."""
+"""Lowering of region proposals to aten's and torchvision's operators."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from detc.ir import Builder, Constant, Dim, Node, Value
+from detc.ir.dialects.boxes import clip, decode, parts, sides, whwh
 from detc.ir.dims import minimum
-from detc.passes.core.base import NoMatch
+from detc.passes.core.base import NoMatch, integer, number, numbers
+from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
 
 from .common import (
@@ -21,33 +23,13 @@ from .common import (
     finite_rows,
     flatten_map,
     image_numbers,
-    integer,
+    is_rotated,
     known,
-    number,
+    nms_by_group,
     one_or_cat,
     rows,
     where_true,
-    whwh,
 )
-from .forms import form_of
-
-
-def anchors(b: Builder, node: Node) -> Value:
-    """The positions of a map's cells, times the stride, plus the cell anchors."""
-    cells = node.operand(1)
-    stride, offset = number(node, "stride"), number(node, "offset")
-    height, width = node.operand(0).shape[2:]
-    y, x = (
-        b.aten.mul.Scalar(b.aten.add.Scalar(b.aten.arange(end=size, dtype=F32), other=offset), other=stride)
-        for size in (height, width)
-    )
-    xx = b.aten.expand(b.aten.unsqueeze(x, dim=0), size=(height, width))
-    yy = b.aten.expand(b.aten.unsqueeze(y, dim=1), size=(height, width))
-    shifts = b.aten.reshape(b.aten.stack([xx, yy], dim=-1), shape=(height * width, 1, 2))
-    form = form_of(cells)
-    placed = form.move(b, cells, shifts)
-    made: Value = b.aten.reshape(placed, shape=(height * width * cells.shape[0], form.columns))
-    return made
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,7 @@ def dense_proposals(b: Builder, node: Node) -> list[Value]:
     """As `grid_proposals`, where the two kinds of maps are one."""
     levels: list[_Level] = []
     for both in node.operand_list(0):
-        each = 1 + form_of(node.results[0]).columns
+        each = 1 + _columns(node)
         cells = known(both.shape[1], "the number of anchors per position") // each
         flat = flatten_map(b, both, cells, each)
         logits = b.aten.select.int(flat, dim=2, index=0)
@@ -92,19 +74,22 @@ def dense_proposals(b: Builder, node: Node) -> list[Value]:
 def _two_maps(b: Builder, node: Node) -> list[_Level]:
     """The levels where logits and deltas are maps of their own, the node's first two operands."""
     levels: list[_Level] = []
-    form = form_of(node.results[0])
     for logits, deltas in zip(node.operand_list(0), node.operand_list(1), strict=True):
         cells = known(logits.shape[1], "the number of anchors per position")
         scores = b.aten.select.int(flatten_map(b, logits, cells, 1), dim=2, index=0)
-        levels.append(_Level(scores, flatten_map(b, deltas, cells, form.columns), logits.shape[3], cells))
+        levels.append(_Level(scores, flatten_map(b, deltas, cells, _columns(node)), logits.shape[3], cells))
     return levels
+
+
+def _columns(node: Node) -> int:
+    return known(node.results[0].shape[1], "the columns of a box")
 
 
 class _Proposals:
     """Emits what all forms of proposals share. K is the number of candidates of an image, over all levels."""
 
     def __init__(self, b: Builder, node: Node, levels: Sequence[_Level]) -> None:
-        self.b, self.node, self.levels, self.form = b, node, levels, form_of(node.results[0])
+        self.b, self.node, self.levels, self.columns = b, node, levels, _columns(node)
         self.im_info = node.operand(len(node.operands) - 1)
         self.images = levels[0].logits.shape[0]
         before = integer(node, "pre_nms_topk")
@@ -122,11 +107,11 @@ class _Proposals:
         placed = [
             b.aten.reshape(
                 rows(b, anchor, b.aten.reshape(index, shape=(self.images * count,))),
-                shape=(self.images, count, self.form.columns),
+                shape=(self.images, count, self.columns),
             )
             for anchor, index, count in zip(anchors, self.indices, self.counts, strict=True)
         ]
-        return self._select(*self.form.parts(b, one_or_cat(b, placed, 1)))
+        return self._select(*written_out(b, parts, one_or_cat(b, placed, 1)))
 
     def over_grid(self, given: Sequence[Value]) -> list[Value]:
         """The proposals where the cell anchors f32[A,columns] of each level are given."""
@@ -136,10 +121,8 @@ class _Proposals:
         if len(constants) != len(given) or len(per_cell) != 1:
             raise NoMatch("the cell anchors are not constant, or differ in number from level to level")
         count, cells = per_cell.pop(), torch.cat(constants)
-        strides = node.attributes["strides"]
-        assert isinstance(strides, tuple)
-        step = torch.tensor(strides, dtype=F32, device=cells.device)[:, None]
-        centres, rest = self.form.cells(cells)
+        step = torch.tensor(numbers(node, "strides"), dtype=F32, device=cells.device)[:, None]
+        centres, rest = parts(cells)
         centres = centres + (number(node, "offset") * step).repeat_interleave(count, dim=0)
 
         index = one_or_cat(b, self.indices, 1)  # [N, K]
@@ -179,20 +162,22 @@ class _Proposals:
 
     def _select(self, centre: Value, rest: Value) -> list[Value]:
         """Decode the candidates on the anchors, given by their parts [N,K,*], and choose among them."""
-        b, node, form = self.b, self.node, self.form
+        b, node = self.b, self.node
         deltas = [
             b.aten.gather(
                 level.deltas,
-                b.aten.expand(b.aten.unsqueeze(index, dim=2), size=(self.images, count, form.columns)),
+                b.aten.expand(b.aten.unsqueeze(index, dim=2), size=(self.images, count, self.columns)),
                 dim=1,
             )
             for level, index, count in zip(self.levels, self.indices, self.counts, strict=True)
         ]
         scores = one_or_cat(b, self.scores, 1)  # [N, K]
-        decoded = form.decode(b, one_or_cat(b, deltas, 1), centre, rest, node)
-        boxes = form.clip(b, decoded, b.aten.unsqueeze(whwh(b, self.im_info), dim=1))
-        long = b.aten.gt.Scalar(form.sides(b, boxes), other=number(node, "min_box_size"))
-        big = b.aten.all.dim(long, dim=-1)
+        attributes = {name: node.attributes[name] for name in ("weights", "scale_clamp")}
+        (decoded,) = written_out(b, decode, one_or_cat(b, deltas, 1), centre, rest, **attributes)
+        (bounds,) = written_out(b, whwh, self.im_info)
+        (boxes,) = written_out(b, clip, decoded, b.aten.unsqueeze(bounds, dim=1))
+        (long,) = written_out(b, sides, boxes)
+        big = b.aten.gt.Scalar(b.aten.amin(long, dim=(-1,)), other=number(node, "min_box_size"))
         finite = b.aten.bitwise_and.Tensor(finite_rows(b, decoded), b.aten.isfinite(scores))
         valid = b.aten.bitwise_and.Tensor(finite, big)
         kept = b.aten.bitwise_and.Tensor(valid, self._survivors(boxes, scores, valid))
@@ -207,7 +192,7 @@ class _Proposals:
         image = b.aten.floor_divide.Scalar(found, other=most)
         place = rows(b, b.aten.reshape(index, shape=(self.images * most,)), found)
         start = b.aten.mul.Scalar(image, other=self._total)
-        flat = b.aten.reshape(boxes, shape=(self.images * self._total, form.columns))
+        flat = b.aten.reshape(boxes, shape=(self.images * self._total, self.columns))
         return [
             rows(b, flat, b.aten.add.Tensor(start, place)),
             rows(b, b.aten.reshape(best, shape=(self.images * most,)), found),
@@ -218,11 +203,12 @@ class _Proposals:
         """Who is left after the NMS of each level, of those that are valid: bool[N,K]."""
         b, levels = self.b, len(self.levels)
         image = b.aten.unsqueeze(image_numbers(b, self.im_info), dim=1)
-        if self.form.nms_once:
+        if is_rotated(boxes):
+            # One NMS of many groups takes no longer than several of fewer.
             group = b.aten.add.Tensor(b.aten.mul.Scalar(image, other=levels), self._by_level(range(levels)))
             size = (self.images * self._total,)
             at = where_true(b, b.aten.reshape(valid, shape=size))
-            flat = b.aten.reshape(boxes, shape=(*size, self.form.columns))
+            flat = b.aten.reshape(boxes, shape=(*size, self.columns))
             own = [rows(b, flat, at), *(rows(b, b.aten.reshape(v, shape=size), at) for v in (scores, group))]
             return self._marked(rows(b, at, self._nms(*own)), self._total)
         # A box of no size overlaps with none: those that are not valid are made such, and their number stays.
@@ -235,25 +221,23 @@ class _Proposals:
                 b.aten.slice.Tensor(v, dim=1, start=start, end=start + count) for v in (contest, scores)
             )
             group = b.aten.reshape(b.aten.expand(image, size=(self.images, count)), shape=size)
-            box = b.aten.reshape(box, shape=(*size, self.form.columns))
+            box = b.aten.reshape(box, shape=(*size, self.columns))
             parts.append(self._marked(self._nms(box, b.aten.reshape(score, shape=size), group), count))
             start = start + count
         return one_or_cat(b, parts, 1)
 
     def _nms(self, boxes: Value, scores: Value, group: Value) -> Value:
-        return self.form.nms(self.b, boxes, scores, group, self.im_info, number(self.node, "nms_thresh"))
+        return nms_by_group(self.b, boxes, scores, group, self.im_info, number(self.node, "nms_thresh"))
 
     def _marked(self, places: Value, count: Dim) -> Value:
         """Which of so many boxes of each image the places in all say: bool[N,count]."""
         b = self.b
         none = b.aten.full(size=(self.images * count,), fill_value=False, dtype=torch.bool)
         mask = b.aten.index_fill.int_Scalar(none, places, dim=0, value=True)
-        made: Value = b.aten.reshape(mask, shape=(self.images, count))
-        return made
+        return b.aten.reshape(mask, shape=(self.images, count))
 
 
 TABLE: dict[str, LoweringRule] = {
-    "det.anchors": anchors,
     "det.rpn_proposals": rpn_proposals,
     "det.grid_proposals": grid_proposals,
     "det.dense_proposals": dense_proposals,

@@ -120,8 +120,10 @@ class RecordedImport:
         above, below = self.world.ratio(number)
         if isinstance(above, int) and isinstance(below, int):
             return above / below
-        made: Value = self.builder.aten.full(size=(), fill_value=above, dtype=torch.float32)
-        return made if below == 1 else self.builder.aten.div.Tensor(made, other=below)  # type: ignore[no-any-return]
+        made = self.builder.aten.full(size=(), fill_value=above, dtype=torch.float32)
+        if below != 1:
+            made = self.builder.aten.div.Tensor(made, other=below)
+        return made
 
     def _call(self, node: FxNode) -> None:
         result = node.meta.get("val")
@@ -158,7 +160,8 @@ class RecordedImport:
         return self.world.dim(size)
 
     def _source(self, node: FxNode) -> str:
-        return (node.meta.get("nn_module_stack") or {}).get("detc", self.path)
+        source: str = (node.meta.get("nn_module_stack") or {}).get("detc", self.path)
+        return source
 
     def _view(self, node: FxNode) -> Any:
         """What a view is, of what it is a view of now."""

@@ -17,7 +17,7 @@ _SWAPS = ("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "matrix_H",
 
 def may_share(argument: torch.Argument, overload: torch_parts.OpOverload) -> bool:
     """Whether the operator's result can be a view of that argument."""
-    return argument.alias_info is not None or overload.name().startswith(("aten::reshape", "aten::to."))
+    return argument.alias_info is not None or overload_name(overload).startswith(("aten.reshape", "aten.to."))
 
 
 def share_storage(left: Any, right: Any) -> bool:
