@@ -34,6 +34,8 @@ LONG = (
     "tests/passes",
     "tests/test_cpp_example.py",
     "tests/test_images.py",
+    "tests/test_packaging.py::test_the_packages_hold_what_is_imported_and_no_more",
+    "tests/test_packaging.py::test_the_index_takes_the_packages",
     "tests/test_report.py",
     "tests/export/test_config.py",
     "tests/test_truth.py::test_openvino",
