@@ -28,12 +28,15 @@ _RELATIONS = {
 class SymbolicShapes:
     """One world of symbolic sizes: a fake-tensor mode in which each IR symbol is a torch.SymInt."""
 
-    def __init__(self, symbols: Iterable[Symbol]) -> None:
+    def __init__(self, symbols: Iterable[Symbol], *, repeats: bool = True) -> None:
+        """`repeats` says whether operators are called again and again with the same types, as a network does."""
         # Only who traces or infers sizes needs torch's parts that it derives from.
         from .shape_env import ExampleShapeEnv  # noqa: PLC0415
 
         self._env = ExampleShapeEnv(symbols)
         self.mode = torch_parts.FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
+        # To remember what an operator gave takes longer than to find it out once.
+        self.mode.cache_enabled &= repeats
 
     def tensor(self, type: TensorType) -> torch.Tensor:
         """A fake tensor of that type."""

@@ -12,7 +12,7 @@ from ..errors import IRError
 from ..ops import Fresh, op
 from ..types import TensorType, Type
 from .box_forms import form_of
-from .boxes import anchors, apply_deltas, boxes_type, tensor
+from .boxes import anchors, boxes_type, clip, decode, parts, sides, tensor, whwh
 
 
 def _rpn_proposals_type(
@@ -65,7 +65,7 @@ def rpn_proposals(
     Rotated: 5 for 4.
     """
     form, images = form_of(anchors[0]), len(im_info)
-    boxes: list[Tensor] = []
+    decoded: list[Tensor] = []
     scores: list[Tensor] = []
     levels: list[Tensor] = []
     for level, (score, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -74,20 +74,18 @@ def rpn_proposals(
         count = min(pre_nms_topk, flat_score.shape[1])
         best, index = flat_score.topk(count, dim=1)
         chosen = flat_delta.gather(1, index[..., None].expand(-1, -1, form.columns))
-        placed = anchor[index.reshape(-1)]
-        decoded = apply_deltas(chosen.flatten(0, 1), placed, weights=weights, scale_clamp=scale_clamp)
-        boxes.append(decoded.view(images, count, form.columns))
+        placed = anchor[index]
+        decoded.append(decode(chosen, *parts(placed), weights=weights, scale_clamp=scale_clamp))
         scores.append(best)
         levels.append(torch.full((count,), level, device=score.device))
-    all_boxes, all_scores, all_levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
+    all_decoded, all_scores, all_levels = torch.cat(decoded, 1), torch.cat(scores, 1), torch.cat(levels)
+    all_boxes, shorter = clipped(all_decoded, im_info)
+    valid = torch.isfinite(all_decoded).all(dim=2) & torch.isfinite(all_scores) & (shorter > min_box_size)
 
     results: list[tuple[Tensor, Tensor, Tensor]] = []
     for image in range(images):
-        finite = torch.isfinite(all_boxes[image]).all(dim=1) & torch.isfinite(all_scores[image])
-        box = form.clip(all_boxes[image][finite], im_info[image, [1, 0, 1, 0]])
-        score, level_of = all_scores[image][finite], all_levels[finite]
-        big = (form.sides(box) > min_box_size).all(dim=1)
-        box, score, level_of = box[big], score[big], level_of[big]
+        mine = valid[image]
+        box, score, level_of = all_boxes[image][mine], all_scores[image][mine], all_levels[mine]
         keep = form.nms(box.float(), score, level_of, nms_thresh)[:post_nms_topk]
         results.append((box[keep], score[keep], torch.full_like(keep, image)))
     return (
@@ -95,6 +93,26 @@ def rpn_proposals(
         torch.cat([r[1] for r in results]),
         torch.cat([r[2] for r in results]),
     )
+
+
+def clipped(boxes: Tensor, im_info: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's boxes [N,K,columns] cut to it, and how long their shorter sides [N,K] are then."""
+    inside = clip(boxes, whwh(im_info)[:, None])
+    return inside, sides(inside).amin(dim=2)
+
+
+def refined(
+    deltas: Tensor,
+    centre: Tensor,
+    rest: Tensor,
+    im_info: Tensor,
+    *,
+    weights: tuple[float, ...],
+    scale_clamp: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What becomes of candidates, given by the parts of their anchors [N,K,*]: decoded, and `clipped`."""
+    decoded = decode(deltas, centre, rest, weights=weights, scale_clamp=scale_clamp)
+    return decoded, *clipped(decoded, im_info)
 
 
 def _grid_proposals_type(

@@ -29,13 +29,13 @@ def trace(
     function: Callable[..., Any],
     inputs: tuple[Any, ...],
     *,
-    root: nn.Module,
+    root: nn.Module | None = None,
     path: str,
 ) -> Any:
     """Put what `function(*inputs)` computes into the graph, and return its outputs with values as leaves.
 
     `inputs` are (nested lists, tuples and dicts of) IR values; `root` is the whole model, for the names of weights
-    and modules; `path` is where in it the function belongs.
+    and modules, None of a function that is no part of one; `path` is where in it the function belongs.
 
     Errors:
         UnsupportedError: the function is no pure function of tensors, or looks at their data.
@@ -55,16 +55,18 @@ def trace(
 
     symbols = [s for v in values for s in type_symbols(v.type)]
 
+    model = nn.Module() if root is None else root
+
     def recorded(function: Callable[..., Any], **options: Any) -> RecordedImport:
-        world = SymbolicShapes(symbols)
+        world = SymbolicShapes(symbols, repeats=root is not None)
         fakes = [world.tensor(v.tensor_type) for v in values]
-        traced = _record(function, fakes, root, path, **options)
-        return RecordedImport(builder, traced, world, values, root, path)
+        traced = _record(function, fakes, model, path, **options)
+        return RecordedImport(builder, traced, world, values, model, path)
 
     def trial() -> Trial:
         graph = Graph("trial", level="captured")
         tensors = [graph.add_input(f"x{i}", v.type) for i, v in enumerate(values)]
-        again = RecordedImport(Builder(graph), record.traced, record.world, tensors, root, path)
+        again = RecordedImport(Builder(graph), record.traced, record.world, tensors, model, path)
         outputs = [output for output in again.run() if isinstance(output, Value)]
         graph.set_outputs({f"y{i}": output for i, output in enumerate(outputs)})
         return Trial(flat, graph)
@@ -73,12 +75,12 @@ def trace(
         try:
             record = recorded(flat)
         except SizeIsNoNumber:
-            with sizes_stay_symbolic(function, root):
+            with sizes_stay_symbolic(function, model):
                 record = recorded(flat)
         try:
             outputs = record.run()
         except NeedsFunctionalization:
-            with sizes_stay_symbolic(function, root):
+            with sizes_stay_symbolic(function, model):
                 record = recorded(torch.func.functionalize(flat), pre_dispatch=False)
             outputs = record.run()
     made_of = output_structure[-1]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from typing_extensions import override
 
 from detc.ir import (
@@ -24,6 +23,7 @@ from detc.ir import (
     substitute_attribute,
     symbol,
 )
+from detc.ir.aten import remember_types
 from detc.ir.dims import Dim
 from detc.ir.ops import FRESH_PREFIX
 from detc.ir.tracing import trace
@@ -127,7 +127,11 @@ class _Body:
         for node in self.template:
             types = [renamed(result.type) for result in node.results]
             attributes = {name: substitute_attribute(a, sizes) for name, a in node.attributes.items()}
-            made = b.node(node.op, map_operands(node.operands, own), attributes, types)
+            operands = map_operands(node.operands, own)
+            if all(result.type.size_names <= self.sizes.keys() for result in node.results):
+                # Torch has inferred them already. Sizes that data decides have another name each time.
+                remember_types(node.op, operands, attributes, types)
+            made = b.node(node.op, operands, attributes, types)
             values.update(zip(node.results, made.results, strict=True))
         return [own(value) for value in self.template.outputs.values()]
 
@@ -181,7 +185,6 @@ def _traced(
         Builder(graph),
         lambda *tensors: function(*tensors, **attributes),
         tuple(map(operand, shape)),
-        root=nn.Module(),
         path=getattr(function, "__name__", "the function"),
     )
     made = [outputs] if isinstance(outputs, Value) else list(outputs)

@@ -61,14 +61,9 @@ class OnnxBuilder(PlainBuilder):
         return self.lowered.results[0].tensor_type
 
     def written_out(
-        self, function: Callable[..., Any], *operands: Value, alike: bool = False, **attributes: Attribute
+        self, function: Callable[..., Any], *operands: Value, **attributes: Attribute
     ) -> list[Value]:
-        """As `decompose.written_out`, in ai.onnx operators.
-
-        With `alike` the operands differ in the last axis only, which ONNX's inference need not have seen.
-        """
-        for other in operands[1:] if alike else ():
-            self.graph.unify_sizes(operands[0], other)
+        """As `decompose.written_out`, in ai.onnx operators."""
         first = len(self.made)
         values = written_out(self, function, *operands, **attributes)
         traced, self.made[first:] = self.made[first:], []

@@ -43,7 +43,8 @@ def dense_inference(b: OnnxBuilder, node: Node) -> list[Value]:
     )
     placed = b.onnx.Gather(concat(b, anchors, 0), anchor_index, axis=0)
     regression = {name: attribute(node, name) for name in ("regression", "weights", "scale_clamp")}
-    (boxes,) = b.written_out(decode_dense, chosen, placed, alike=True, **regression)  # [N, P, 4]
+    b.graph.unify_sizes(chosen, placed)
+    (boxes,) = b.written_out(decode_dense, chosen, placed, **regression)  # [N, P, 4]
 
     threshold = number(node, "score_thresh")
     own = b.onnx.Equal(b.onnx.Unsqueeze(category, ints(b, 1)), b.constant([[i] for i in range(classes)], I64))

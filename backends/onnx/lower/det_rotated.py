@@ -7,7 +7,7 @@ import math
 import torch
 
 from detc.ir import Constant, Node, Value
-from detc.ir.dialects.boxes import clip, parts
+from detc.ir.dialects.boxes import clip_boxes, parts
 from detc.passes.core.base import NoMatch, integer, number
 
 from .builder import OnnxBuilder
@@ -23,10 +23,9 @@ from .det_common import (
     magnitude,
     scalar,
     split,
-    whwh,
 )
 from .det_rotated_nms import keep_best
-from .det_rpn import cells_of, decoded_and_clipped, level_candidates
+from .det_rpn import cells_of, level_candidates, refined
 
 
 def anchors(b: OnnxBuilder, node: Node) -> Value:
@@ -52,7 +51,7 @@ def rpn_proposals(b: OnnxBuilder, node: Node) -> list[Value]:
     index = b.onnx.Unsqueeze(found.everywhere, ints(b, -1))
     chosen = b.onnx.GatherND(flatten_maps(b, deltas, cells, 5), index, batch_dims=1)
     placed = b.onnx.Gather(concat(b, anchors_, 0), found.everywhere, axis=0)
-    boxes, decoded, side = decoded_and_clipped(b, node, chosen, *b.written_out(parts, placed))  # [N, L*k, 5]
+    decoded, boxes, side = refined(b, node, chosen, *b.written_out(parts, placed))  # [N, L*k, 5]
     total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(found.scores))
     least = scalar(b, number(node, "min_box_size"))
     valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))  # [N, L*k]
@@ -86,8 +85,7 @@ def box_inference(b: OnnxBuilder, node: Node) -> list[Value]:
         candidates = b.onnx.Gather(boxes, row, axis=0)
     else:
         candidates = b.onnx.GatherND(b.onnx.Reshape(boxes, ints(b, -1, columns // 5, 5)), places)
-    bounds = b.onnx.Gather(whwh(b, im_info), image, axis=0)
-    (candidates,) = b.written_out(clip, candidates, bounds)  # [P, 5]
+    (candidates,) = b.written_out(clip_boxes, candidates, image, im_info)  # [P, 5]
 
     images = b.onnx.Unsqueeze(iota(b, b.onnx.Shape(im_info), 0), ints(b, 1))
     mine = b.onnx.Equal(image, images)  # [N, P]

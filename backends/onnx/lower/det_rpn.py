@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from detc.ir import Constant, Node, Value
-from detc.ir.dialects.boxes import clip, decode, parts, sides
+from detc.ir.dialects import proposals
+from detc.ir.dialects.boxes import parts
 from detc.passes.core.base import NoMatch, integer, number, numbers
 
 from .builder import OnnxBuilder
@@ -25,7 +26,6 @@ from .det_common import (
     magnitude,
     scalar,
     split,
-    whwh,
 )
 
 
@@ -188,16 +188,14 @@ def level_candidates(
     return Candidates(concat(b, best, 1), level_of, local, everywhere, widths, taken)
 
 
-def decoded_and_clipped(
-    b: OnnxBuilder, node: Node, deltas: Value, centre: Value, rest: Value
-) -> tuple[Value, Value, Value]:
-    """The candidates' boxes f32[N,K,columns], the same before they are clipped, and their shorter sides f32[N,K]."""
+def refined(b: OnnxBuilder, node: Node, deltas: Value, centre: Value, rest: Value) -> list[Value]:
+    """The candidates' boxes f32[N,K,columns] as decoded and as clipped, and the shorter sides f32[N,K] of these."""
+    # That they are as many as the deltas ONNX's inference has not seen.
+    for part in (centre, rest):
+        b.graph.unify_sizes(deltas, part)
     attributes = {name: node.attributes[name] for name in ("weights", "scale_clamp")}
-    (decoded,) = b.written_out(decode, deltas, centre, rest, alike=True, **attributes)
     im_info = node.operand(len(node.operands) - 1)
-    (boxes,) = b.written_out(clip, decoded, b.onnx.Unsqueeze(whwh(b, im_info), ints(b, 1)))
-    (long,) = b.written_out(sides, boxes)
-    return boxes, decoded, b.onnx.ReduceMin(long, ints(b, 2), keepdims=0)
+    return b.written_out(proposals.refined, deltas, centre, rest, im_info, **attributes)
 
 
 def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value] = ()) -> list[Value]:
@@ -211,7 +209,7 @@ def _proposals(b: OnnxBuilder, node: Node, head: _Head, anchors: Sequence[Value]
         centre, size = b.written_out(parts, placed)
     else:
         centre, size = _grid_anchors(b, node, found.local, found.level, found.widths, head.cells)
-    boxes, decoded, side = decoded_and_clipped(b, node, chosen, centre, size)
+    decoded, boxes, side = refined(b, node, chosen, centre, size)
     total = b.onnx.Add(magnitude(b, decoded, 2), b.onnx.Abs(scores))
     least = scalar(b, number(node, "min_box_size"))
     valid = b.onnx.And(b.onnx.Less(total, scalar(b, math.inf)), b.onnx.Greater(side, least))

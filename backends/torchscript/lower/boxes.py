@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detc.ir import Builder, Node, Value
-from detc.ir.dialects.boxes import box_sizes, clip
+from detc.ir.dialects.boxes import clip_boxes
 from detc.passes.core.base import integer, number
 from detc.passes.detection.decompose import written_out
 from detc.passes.rewrite.conversion import LoweringRule
@@ -31,8 +31,7 @@ def box_inference(b: Builder, node: Node) -> list[Value]:
     count = boxes.shape[0] * (1 if agnostic else classes)
     per_class = b.aten.reshape(boxes, shape=(count, each))
     chosen = rows(b, per_class, row if agnostic else place)
-    (bounds,) = written_out(b, box_sizes, im_info, image)
-    (clipped,) = written_out(b, clip, chosen, bounds)
+    (clipped,) = written_out(b, clip_boxes, chosen, image, im_info)
     score = rows(b, b.aten.reshape(foreground, shape=flat), place)
     group = b.aten.add.Tensor(b.aten.mul.Scalar(image, other=classes), category)
     kept = nms_by_group(b, clipped, score, group, im_info, number(node, "nms_thresh"))

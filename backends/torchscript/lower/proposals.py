@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from detc.ir import Builder, Constant, Dim, Node, Value
-from detc.ir.dialects.boxes import clip, decode, parts, sides, whwh
+from detc.ir.dialects.boxes import parts
+from detc.ir.dialects.proposals import refined
 from detc.ir.dims import minimum
 from detc.passes.core.base import NoMatch, integer, number, numbers
 from detc.passes.detection.decompose import written_out
@@ -173,11 +174,9 @@ class _Proposals:
         ]
         scores = one_or_cat(b, self.scores, 1)  # [N, K]
         attributes = {name: node.attributes[name] for name in ("weights", "scale_clamp")}
-        (decoded,) = written_out(b, decode, one_or_cat(b, deltas, 1), centre, rest, **attributes)
-        (bounds,) = written_out(b, whwh, self.im_info)
-        (boxes,) = written_out(b, clip, decoded, b.aten.unsqueeze(bounds, dim=1))
-        (long,) = written_out(b, sides, boxes)
-        big = b.aten.gt.Scalar(b.aten.amin(long, dim=(-1,)), other=number(node, "min_box_size"))
+        found = written_out(b, refined, one_or_cat(b, deltas, 1), centre, rest, self.im_info, **attributes)
+        decoded, boxes, shorter = found
+        big = b.aten.gt.Scalar(shorter, other=number(node, "min_box_size"))
         finite = b.aten.bitwise_and.Tensor(finite_rows(b, decoded), b.aten.isfinite(scores))
         valid = b.aten.bitwise_and.Tensor(finite, big)
         kept = b.aten.bitwise_and.Tensor(valid, self._survivors(boxes, scores, valid))
