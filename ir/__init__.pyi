@@ -28,7 +28,7 @@ from .ops import Fresh, Op, get_op, op, register_dialect, registered_ops
 from .parser import parse_graph, parse_type
 from .printer import GraphPrinter, print_graph
 from .spec import Spec, get_spec, register_level
-from .types import DTYPE_NAMES, DTYPES, InstancesType, ListType, ScalarType, TensorType, TupleType, Type
+from .types import DTYPE_NAMES, DTYPES, InstancesType, TensorType, Type
 from .verifier import verify
 
 __all__ = [
@@ -47,17 +47,14 @@ __all__ = [
     "InputError",
     "InstancesType",
     "Interpreter",
-    "ListType",
     "Node",
     "Op",
     "Operand",
     "ParseError",
-    "ScalarType",
     "Spec",
     "SymExpr",
     "Symbol",
     "TensorType",
-    "TupleType",
     "Type",
     "UnsupportedError",
     "Value",

@@ -19,7 +19,8 @@ from .ops import Fresh, OperandType
 from .types import TensorType, Type
 
 _Attributes: TypeAlias = Mapping[str, Attribute]
-_Rule: TypeAlias = Callable[[Sequence[Any], _Attributes], "list[TensorType] | None"]
+_Rule: TypeAlias = Callable[..., "list[TensorType] | None"]
+"""Of the attributes and each operand's type."""
 _FOUND = "u0"
 """What torch calls a size that only the data knows."""
 
@@ -34,7 +35,7 @@ def quick_types(
     if rule is None or not all(_is_plain(operand) for operand in operands):
         return None
     try:
-        found = rule(operands, attributes)
+        found = rule(attributes, *operands)
     except (KeyError, IndexError, TypeError, ValueError):
         # Not as the rule expects it: torch says what is wrong.
         return None
@@ -59,20 +60,17 @@ def _rule(*names: str) -> Callable[[_Rule], _Rule]:
 @_rule(*("relu", "sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "reciprocal"))
 @_rule(*("floor", "ceil", "round", "abs", "neg", "silu", "gelu", "leaky_relu", "hardswish", "hardsigmoid"))
 @_rule(*("softmax.int", "_softmax"))
-def _floating(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _floating(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     return [x] if x.dtype.is_floating_point and attributes.get("dtype") is None else None
 
 
 @_rule("isfinite", "isnan", "logical_not")
-def _predicate(operands: Sequence[Any], _: _Attributes) -> list[TensorType]:
-    (x,) = operands
+def _predicate(_: _Attributes, x: TensorType) -> list[TensorType]:
     return [TensorType(torch.bool, x.shape)]
 
 
 @_rule("clamp", "clamp_min", "clamp_max")
-def _clamp(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _clamp(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     bounds = [attributes.get(name) for name in ("min", "max")]
     whole = all(bound is None or type(bound) is int for bound in bounds)
     real = all(bound is None or type(bound) in (int, float) for bound in bounds)
@@ -80,41 +78,36 @@ def _clamp(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType]
 
 
 @_rule("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "minimum", "maximum")
-def _arithmetic(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    first, second = operands
+def _arithmetic(attributes: _Attributes, first: TensorType, second: TensorType) -> list[TensorType] | None:
     if torch.bool in (first.dtype, second.dtype) or type(attributes.get("alpha", 1)) is not int:
         return None
     return _pointwise(_promoted(first, second), first, second)
 
 
 @_rule("div.Tensor")
-def _division(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    found = _arithmetic(operands, attributes)
+def _division(attributes: _Attributes, first: TensorType, second: TensorType) -> list[TensorType] | None:
+    found = _arithmetic(attributes, first, second)
     return found if found and found[0].dtype.is_floating_point else None
 
 
 @_rule("bitwise_and.Tensor", "bitwise_or.Tensor", "logical_and", "logical_or")
-def _logic(operands: Sequence[Any], _: _Attributes) -> list[TensorType] | None:
-    first, second = operands
+def _logic(_: _Attributes, first: TensorType, second: TensorType) -> list[TensorType] | None:
     return _pointwise(torch.bool, first, second) if first.dtype == second.dtype == torch.bool else None
 
 
 @_rule(*(f"{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge")))
-def _comparison(operands: Sequence[Any], _: _Attributes) -> list[TensorType] | None:
-    first, second = operands
+def _comparison(_: _Attributes, first: TensorType, second: TensorType) -> list[TensorType] | None:
     return _pointwise(torch.bool, first, second)
 
 
 @_rule(*(f"{name}.Scalar" for name in ("eq", "ne", "lt", "le", "gt", "ge")))
-def _comparison_with_number(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _comparison_with_number(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     return [TensorType(torch.bool, x.shape)] if type(attributes["other"]) in (int, float) else None
 
 
 @_rule("add.Scalar", "sub.Scalar", "rsub.Scalar", "mul.Scalar", "div.Scalar")
 @_rule("floor_divide.Scalar", "remainder.Scalar")
-def _arithmetic_with_number(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _arithmetic_with_number(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     number = attributes["other"]
     if type(number) not in (int, float) or type(attributes.get("alpha", 1)) is not int:
         return None
@@ -123,30 +116,28 @@ def _arithmetic_with_number(operands: Sequence[Any], attributes: _Attributes) ->
 
 
 @_rule("div.Scalar")
-def _division_by_number(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
-    return _arithmetic_with_number(operands, attributes) if x.dtype.is_floating_point else None
+def _division_by_number(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
+    return _arithmetic_with_number(attributes, x) if x.dtype.is_floating_point else None
 
 
 @_rule("where.self")
-def _where(operands: Sequence[Any], _: _Attributes) -> list[TensorType] | None:
-    condition, first, second = operands
+def _where(
+    _: _Attributes, condition: TensorType, first: TensorType, second: TensorType
+) -> list[TensorType] | None:
     if condition.dtype != torch.bool or first.dtype != second.dtype:
         return None
     return _pointwise(first.dtype, condition, first, second)
 
 
 @_rule("where.ScalarOther")
-def _where_number(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    condition, x = operands
+def _where_number(attributes: _Attributes, condition: TensorType, x: TensorType) -> list[TensorType] | None:
     if condition.dtype != torch.bool or not x.dtype.is_floating_point or x.rank == 0:
         return None
     return _pointwise(x.dtype, condition, x) if type(attributes["other"]) in (int, float) else None
 
 
 @_rule("_to_copy", "ones_like", "zeros_like", "full_like")
-def _like(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _like(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     ignored = ("dtype", "fill_value")
     if any(value not in (None, False) for name, value in attributes.items() if name not in ignored):
         return None
@@ -176,29 +167,25 @@ def _pointwise(dtype: torch.dtype, *types: TensorType) -> list[TensorType] | Non
 
 
 @_rule("unsqueeze")
-def _unsqueeze(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType]:
-    (x,) = operands
+def _unsqueeze(attributes: _Attributes, x: TensorType) -> list[TensorType]:
     axis = _axis(attributes["dim"], x.rank + 1)
     return [TensorType(x.dtype, (*x.shape[:axis], 1, *x.shape[axis:]))]
 
 
 @_rule("squeeze.dim")
-def _squeeze(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _squeeze(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     axis = _axis(attributes["dim"], x.rank)
     return [_without(x, axis)] if x.shape[axis] == 1 else None
 
 
 @_rule("permute")
-def _permute(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _permute(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     order = [_axis(axis, x.rank) for axis in _row(attributes["dims"])]
     return [TensorType(x.dtype, tuple(x.shape[i] for i in order))] if len(set(order)) == x.rank else None
 
 
 @_rule("transpose.int")
-def _transpose(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType]:
-    (x,) = operands
+def _transpose(attributes: _Attributes, x: TensorType) -> list[TensorType]:
     first, second = (_axis(attributes[name], x.rank) for name in ("dim0", "dim1"))
     shape = list(x.shape)
     shape[first], shape[second] = shape[second], shape[first]
@@ -206,15 +193,13 @@ def _transpose(operands: Sequence[Any], attributes: _Attributes) -> list[TensorT
 
 
 @_rule("reshape", "view")
-def _reshape(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _reshape(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     shape = _sizes(attributes["shape" if "shape" in attributes else "size"])
     return [TensorType(x.dtype, shape)] if math.prod(shape) == math.prod(x.shape) else None
 
 
 @_rule("expand")
-def _expand(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _expand(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     sizes = _row(attributes["size"])
     new = len(sizes) - x.rank
     shape = list(_sizes(sizes[:new]))
@@ -229,8 +214,7 @@ def _expand(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType
 
 
 @_rule("select.int")
-def _select(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _select(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     axis, index = _axis(attributes["dim"], x.rank), attributes["index"]
     size = x.shape[axis]
     if type(index) is not int or not isinstance(size, int) or not -size <= index < size:
@@ -239,8 +223,7 @@ def _select(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType
 
 
 @_rule("slice.Tensor")
-def _slice(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _slice(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     axis = _axis(attributes.get("dim", 0), x.rank)
     start, end, step = (_number(attributes.get(name)) for name in ("start", "end", "step"))
     size = x.shape[axis]
@@ -252,8 +235,7 @@ def _slice(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType]
 
 
 @_rule("cat")
-def _cat(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (parts,) = operands
+def _cat(attributes: _Attributes, parts: tuple[TensorType, ...]) -> list[TensorType] | None:
     first = parts[0]
     axis = _axis(attributes.get("dim", 0), first.rank)
     if any(part.dtype != first.dtype or _without(part, axis) != _without(first, axis) for part in parts):
@@ -265,8 +247,7 @@ def _cat(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] |
 
 
 @_rule("stack")
-def _stack(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (parts,) = operands
+def _stack(attributes: _Attributes, parts: tuple[TensorType, ...]) -> list[TensorType] | None:
     first = parts[0]
     axis = _axis(attributes.get("dim", 0), first.rank + 1)
     if any(part != first for part in parts):
@@ -275,8 +256,7 @@ def _stack(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType]
 
 
 @_rule("index_select")
-def _index_select(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    x, index = operands
+def _index_select(attributes: _Attributes, x: TensorType, index: TensorType) -> list[TensorType] | None:
     axis = _axis(attributes["dim"], x.rank)
     if index.rank != 1 or index.dtype not in (torch.int32, torch.int64):
         return None
@@ -284,22 +264,22 @@ def _index_select(operands: Sequence[Any], attributes: _Attributes) -> list[Tens
 
 
 @_rule("arange")
-def _arange(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
+def _arange(attributes: _Attributes) -> list[TensorType] | None:
     dtype = attributes.get("dtype")
-    if operands or not isinstance(dtype, torch.dtype):
+    if not isinstance(dtype, torch.dtype):
         return None
     return [TensorType(dtype, _sizes([attributes["end"]]))]
 
 
 @_rule("nonzero")
-def _nonzero(operands: Sequence[Any], _: _Attributes) -> list[TensorType]:
-    (x,) = operands
+def _nonzero(_: _Attributes, x: TensorType) -> list[TensorType]:
     return [TensorType(torch.int64, (Fresh(_FOUND), x.rank))]
 
 
 @_rule("index_copy", "index_fill.int_Scalar")
-def _written_into(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    x, index, *source = operands
+def _written_into(
+    attributes: _Attributes, x: TensorType, index: TensorType, *source: TensorType
+) -> list[TensorType] | None:
     _axis(attributes["dim"], x.rank)
     fits = index.rank == 1 and index.dtype == torch.int64 and x.rank > 0
     if source and (source[0].dtype != x.dtype or source[0].rank != x.rank):
@@ -308,16 +288,15 @@ def _written_into(operands: Sequence[Any], attributes: _Attributes) -> list[Tens
 
 
 @_rule("gather")
-def _gather(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    x, index = operands
+def _gather(attributes: _Attributes, x: TensorType, index: TensorType) -> list[TensorType] | None:
     _axis(attributes["dim"], x.rank)
     return [TensorType(x.dtype, index.shape)] if index.dtype == torch.int64 and index.rank == x.rank else None
 
 
 @_rule("full")
-def _full(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
+def _full(attributes: _Attributes) -> list[TensorType] | None:
     dtype = attributes.get("dtype")
-    if operands or not isinstance(dtype, torch.dtype):
+    if not isinstance(dtype, torch.dtype):
         return None
     return [TensorType(dtype, _sizes(_row(attributes["size"])))]
 
@@ -326,34 +305,29 @@ def _full(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] 
 
 
 @_rule("amax", "amin")
-def _extremes(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _extremes(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     return _reduced(x, x.dtype, attributes) if _row(attributes.get("dim", ())) else None
 
 
 @_rule("all.dim", "any.dim")
-def _quantifiers(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _quantifiers(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     return _reduced(x, torch.bool, attributes) if x.dtype == torch.bool else None
 
 
 @_rule("sum.dim_IntList", "mean.dim")
-def _sums(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _sums(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     plain = x.dtype.is_floating_point and attributes.get("dtype") is None
     return _reduced(x, x.dtype, attributes) if plain and _row(attributes["dim"]) else None
 
 
 @_rule("cumsum")
-def _cumsum(operands: Sequence[Any], attributes: _Attributes) -> list[TensorType] | None:
-    (x,) = operands
+def _cumsum(attributes: _Attributes, x: TensorType) -> list[TensorType] | None:
     plain = x.dtype.is_floating_point or x.dtype == torch.int64
     return [x] if plain and attributes.get("dtype") is None else None
 
 
 @_rule("sort", "sort.stable")
-def _sort(operands: Sequence[Any], _: _Attributes) -> list[TensorType]:
-    (x,) = operands
+def _sort(_: _Attributes, x: TensorType) -> list[TensorType]:
     return [x, TensorType(torch.int64, x.shape)]
 
 
@@ -368,8 +342,7 @@ def _reduced(x: TensorType, dtype: torch.dtype, attributes: _Attributes) -> list
 # torchvision's
 
 
-def _nms(operands: Sequence[Any], _: _Attributes) -> list[TensorType] | None:
-    boxes, scores = operands
+def _nms(_: _Attributes, boxes: TensorType, scores: TensorType) -> list[TensorType] | None:
     fits = boxes.rank == 2 and boxes.shape[1] == 4 and scores.shape == boxes.shape[:1]
     return [TensorType(torch.int64, (Fresh(_FOUND),))] if fits and boxes.dtype == scores.dtype else None
 

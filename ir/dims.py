@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache, reduce
 from math import gcd, lcm
 from typing import Any, TypeAlias, Union
 
+from . import polynomials
 from .errors import IRError
 
 Dim: TypeAlias = Union[int, "SymExpr"]
@@ -42,6 +43,10 @@ class Call:
     function: str
     args: tuple[Dim, ...]
 
+    @property
+    def multiple(self) -> int:
+        return 1
+
     @cached_property
     def _hash(self) -> int:
         return hash((self.function, self.args))
@@ -66,7 +71,8 @@ class Call:
 
 
 Atom: TypeAlias = Symbol | Call
-Monomial: TypeAlias = tuple[tuple[Atom, int], ...]
+Monomial: TypeAlias = polynomials.Monomial[Atom]
+Term: TypeAlias = polynomials.Term[Atom]
 _ONE: Monomial = ()
 _REMEMBERED = 1 << 14
 """How many divisions and calls are kept: a graph has few sizes, and asks for each of them often."""
@@ -86,7 +92,7 @@ def _over(numerator: Dim, divisor: Dim) -> str:
 class SymExpr:
     """A polynomial over atoms that is not a plain integer. Make one with `symbol` and arithmetic."""
 
-    terms: tuple[tuple[Monomial, Fraction], ...]
+    terms: tuple[Term, ...]
 
     @staticmethod
     def of(atom: Atom) -> SymExpr:
@@ -159,7 +165,7 @@ class SymExpr:
         return total
 
     def __add__(self, other: Dim) -> Dim:
-        return _make(_accumulate(self.terms, _terms(other)))
+        return _make(polynomials.added(self.terms, _terms(other)))
 
     __radd__ = __add__
 
@@ -173,8 +179,7 @@ class SymExpr:
         return scale(self, Fraction(-1))
 
     def __mul__(self, other: Dim) -> Dim:
-        products = [(_times(m, n), c * d) for m, c in self.terms for n, d in _terms(other)]
-        return _make(_accumulate(products))
+        return _make(polynomials.multiplied(self.terms, _terms(other)))
 
     __rmul__ = __mul__
 
@@ -188,23 +193,9 @@ class SymExpr:
         return mod(self, other)
 
     def __str__(self) -> str:
-        # Highest degree first, the constant last.
-        ordered = sorted(self.terms, key=lambda t: (-sum(p for _, p in t[0]), [a.key for a, _ in t[0]]))
-        text = ""
-        for monomial, coefficient in ordered:
-            sign = "-" if coefficient < 0 else "+" if text else ""
-            text += sign + _term_text(monomial, abs(coefficient))
-        return text
+        return polynomials.text_of(self.terms)
 
     __repr__ = __str__
-
-
-def _term_text(monomial: Monomial, coefficient: Fraction) -> str:
-    factors = [str(atom) for atom, power in monomial for _ in range(power)]
-    if coefficient.numerator != 1 or not factors:
-        factors.insert(0, str(coefficient.numerator))
-    text = "*".join(factors)
-    return text if coefficient.denominator == 1 else f"{text}/{coefficient.denominator}"
 
 
 def symbol(name: str, multiple: int = 1) -> SymExpr:
@@ -258,7 +249,7 @@ def _floor_div_by_number(numerator: Dim, divisor: int) -> Dim:
             out = share.numerator // share.denominator
             whole = whole + out
             rest = rest + int(coefficient - out * divisor)
-        elif _is_whole(monomial, share):
+        elif polynomials.is_whole(monomial, share):
             whole = whole + _make({monomial: share})
         else:
             rest = rest + part
@@ -285,10 +276,7 @@ def _reduced(numerator: SymExpr, divisor: int) -> tuple[SymExpr, int]:
     common = divisor
     for monomial, coefficient in numerator.terms:
         if monomial != _ONE:
-            whole = coefficient
-            for atom, power in monomial:
-                if isinstance(atom, Symbol):
-                    whole *= atom.multiple**power
+            whole = polynomials.with_multiples(monomial, coefficient)
             common = gcd(common, int(whole)) if whole.denominator == 1 else 1
     if common == 1:
         return numerator, divisor
@@ -301,44 +289,16 @@ def _reduced(numerator: SymExpr, divisor: int) -> tuple[SymExpr, int]:
 def _nested_floor(expr: SymExpr) -> tuple[Dim, int, int] | None:
     """For floor(p / a) + c: (p, a, c), because floor((floor(p/a) + c) / b) = floor((p + c a) / (a b))."""
     body = [(m, c) for m, c in expr.terms if m != _ONE]
-    if len(body) != 1 or body[0][1] != 1 or len(body[0][0]) != 1 or expr.constant.denominator != 1:
-        return None
-    atom, power = body[0][0][0]
-    if (
-        power != 1
-        or not isinstance(atom, Call)
-        or atom.function != "floor"
-        or not isinstance(atom.args[1], int)
-    ):
-        return None
-    return atom.args[0], atom.args[1], int(expr.constant)
+    match body:
+        case [(((Call("floor", (numerator, int(divisor))), 1),), 1)] if expr.constant.denominator == 1:
+            return numerator, divisor, int(expr.constant)
+    return None
 
 
 def exact_quotient(numerator: Dim, divisor: SymExpr) -> Dim | None:
-    """numerator / divisor where that is a polynomial with whole terms: long division by the term of highest degree."""
-    below, coefficient = max(divisor.terms, key=_degree)
-    rest, quotient = numerator, dict[Monomial, Fraction]()
-    while rest != 0:
-        monomial, c = max(_terms(rest), key=_degree)
-        part = _monomial_quotient(monomial, below)
-        if part is None or part in quotient or not _is_whole(part, c / coefficient):
-            return None
-        quotient[part] = c / coefficient
-        rest = rest - divisor * _make({part: quotient[part]})
-    return _make(quotient)
-
-
-def _degree(term: tuple[Monomial, Fraction]) -> tuple[int, list[tuple[str, int]]]:
-    return sum(power for _, power in term[0]), [(atom.key, power) for atom, power in term[0]]
-
-
-def _monomial_quotient(monomial: Monomial, divisor: Monomial) -> Monomial | None:
-    powers = dict(monomial)
-    for atom, power in divisor:
-        powers[atom] = powers.get(atom, 0) - power
-        if powers[atom] < 0:
-            return None
-    return tuple((atom, powers[atom]) for atom, _ in monomial if powers[atom])
+    """numerator / divisor where that is a polynomial with whole terms."""
+    quotient = polynomials.divided(_terms(numerator), divisor.terms)
+    return None if quotient is None else _make(quotient)
 
 
 def mod(value: Dim, divisor: Dim) -> Dim:
@@ -381,18 +341,10 @@ def _call(function: str, *args: Dim) -> SymExpr:
     return SymExpr.of(Call(function, args))
 
 
-def _terms(dim: Dim) -> tuple[tuple[Monomial, Fraction], ...]:
+def _terms(dim: Dim) -> tuple[Term, ...]:
     if isinstance(dim, SymExpr):
         return dim.terms
     return ((_ONE, Fraction(dim)),) if dim else ()
-
-
-def _accumulate(*groups: Any) -> dict[Monomial, Fraction]:
-    total: dict[Monomial, Fraction] = {}
-    for group in groups:
-        for monomial, coefficient in group:
-            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
-    return total
 
 
 def _make(terms: Mapping[Monomial, Fraction]) -> Dim:
@@ -410,21 +362,6 @@ def _make(terms: Mapping[Monomial, Fraction]) -> Dim:
 def scale(dim: Dim, factor: Fraction) -> Dim:
     """The factor times the dimension, which must come out whole."""
     return _make({m: c * factor for m, c in _terms(dim)})
-
-
-def _times(left: Monomial, right: Monomial) -> Monomial:
-    powers: dict[Atom, int] = dict(left)
-    for atom, power in right:
-        powers[atom] = powers.get(atom, 0) + power
-    return tuple(sorted(powers.items(), key=lambda t: t[0].key))
-
-
-def _is_whole(monomial: Monomial, coefficient: Fraction) -> bool:
-    """Whether coefficient x monomial is surely a whole number."""
-    for atom, power in monomial:
-        if isinstance(atom, Symbol):
-            coefficient *= atom.multiple**power
-    return coefficient.denominator == 1
 
 
 def _evaluate_atom(atom: Atom, values: Mapping[str, Any]) -> Any:

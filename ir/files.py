@@ -19,6 +19,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Errors:
         InputError: the folder does not exist, or the file cannot be written there.
     """
+    with atomic_path(path) as beside, beside.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The same for a library that opens its file itself: an empty file beside `path` for it to write."""
     target = Path(path)
     folder = target.parent
     if not folder.is_dir():
@@ -26,19 +33,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if target.is_dir():
         raise InputError(f"the output is a folder: {target}")
     try:
-        descriptor, beside = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=folder)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from None
+    beside = Path(name)
     try:
         # mkstemp makes private files; the result gets the permissions that any new file gets.
         mask = os.umask(0)
         os.umask(mask)
         os.fchmod(descriptor, 0o666 & ~mask)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
+        os.close(descriptor)
+        yield beside
         os.replace(beside, target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror}") from error
     finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+        beside.unlink(missing_ok=True)

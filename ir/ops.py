@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, TypeAlias, TypeVar, Union
+from types import NoneType
+from typing import Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from .dims import SymExpr, symbol
 from .errors import IRError
@@ -157,18 +158,30 @@ def op(name: str, *, infer: InferRule, has_effects: bool = False) -> Callable[[F
     """Declare an op by its reference implementation (see the module's docstring)."""
 
     def declare(function: F) -> F:
-        operands: list[Parameter] = []
-        attributes: dict[str, Any] = {}
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                attributes[parameter.name] = parameter.default
-            else:
-                annotation = str(parameter.annotation)
-                optional = "None" in annotation
-                variadic = annotation.startswith(("Sequence", "list", "tuple"))
-                operands.append(Parameter(parameter.name, optional, variadic))
+        operands, attributes = parameters_of(function)
         doc = inspect.getdoc(function) or ""
-        register(Op(name, tuple(operands), attributes, function, infer, doc, has_effects))
+        register(Op(name, operands, attributes, function, infer, doc, has_effects))
         return function
 
     return declare
+
+
+def parameters_of(body: Callable[..., Any]) -> tuple[tuple[Parameter, ...], dict[str, Any]]:
+    """The operands of an op with this body, and its attributes with their defaults (see the module's docstring).
+
+    Errors:
+        IRError: an annotation names a type that the body's module does not know.
+    """
+    try:
+        parameters = inspect.signature(body, eval_str=True).parameters.values()
+    except (NameError, AttributeError, TypeError) as error:
+        raise IRError(
+            f"the annotations of {body.__name__} must be types that its module imports: {error}"
+        ) from None
+    operands = tuple(_operand(p.name, p.annotation) for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    return operands, {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _operand(name: str, annotation: Any) -> Parameter:
+    variadic = (get_origin(annotation) or annotation) in (Sequence, list, tuple)
+    return Parameter(name, NoneType in get_args(annotation), variadic)

@@ -18,7 +18,7 @@ from .errors import DetcError, ParseError
 from .graph import Graph
 from .node import Attribute, Constant, Node, Operand, Value
 from .ops import get_op
-from .types import DTYPES, InstancesType, ListType, ScalarType, TensorType, TupleType, Type
+from .types import DTYPES, InstancesType, TensorType, Type
 
 _HEADER = re.compile(r"graph (\S+) \(level=(\w+)\) \{$")
 _WHERE = re.compile(r"(\w+) % (\d+) == 0$")
@@ -216,18 +216,8 @@ class _Parser:
 
 def parse_type(text: str, multiples: Mapping[str, int] | None = None) -> Type:
     """Read what `str` of a type wrote. Raises ParseError for anything else."""
-    for kind in ("list", "tuple", "instances"):
-        if text.startswith(kind + "<") and text.endswith(">"):
-            parts = split(text[len(kind) + 1 : -1])
-            if kind == "instances":
-                return InstancesType(tuple(_field(part, multiples) for part in parts))
-            types = tuple(parse_type(part, multiples) for part in parts)
-            if kind == "tuple":
-                return TupleType(types)
-            if len(types) == 1:
-                return ListType(types[0])
-    if text in ("int", "float", "bool"):
-        return ScalarType(text)
+    if text.startswith("instances<") and text.endswith(">"):
+        return InstancesType(tuple(_field(part, multiples) for part in split(text[len("instances<") : -1])))
     name, bracket, rest = text.partition("[")
     if name not in DTYPES or not bracket or not rest.endswith("]"):
         raise ParseError(f"not a type: {text!r}")

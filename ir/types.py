@@ -67,26 +67,6 @@ class TensorType(_Sized):
 
 
 @dataclass(frozen=True)
-class ListType(_Sized):
-    """A list of values of one type, of a length that is known only at run time."""
-
-    element: Type
-
-    def __str__(self) -> str:
-        return f"list<{self.element}>"
-
-
-@dataclass(frozen=True)
-class TupleType(_Sized):
-    """A fixed number of values, each of its own type."""
-
-    elements: tuple[Type, ...]
-
-    def __str__(self) -> str:
-        return f"tuple<{', '.join(map(str, self.elements))}>"
-
-
-@dataclass(frozen=True)
 class InstancesType(_Sized):
     """detectron2's `Instances` of a whole batch, flattened: all fields share their first dimension.
 
@@ -106,32 +86,16 @@ class InstancesType(_Sized):
         raise IRError(f"no field {name!r}; there are {', '.join(n for n, _ in self.fields)}")
 
 
-@dataclass(frozen=True)
-class ScalarType(_Sized):
-    """A Python number or flag: `int`, `float` or `bool`."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-Type: TypeAlias = TensorType | ListType | TupleType | InstancesType | ScalarType
+Type: TypeAlias = TensorType | InstancesType
 
 
 def tensors_of(type: Type) -> Iterator[TensorType]:
     """Every tensor type inside a type."""
-    match type:
-        case TensorType():
-            yield type
-        case ListType(element):
-            yield from tensors_of(element)
-        case TupleType(elements):
-            for element in elements:
-                yield from tensors_of(element)
-        case InstancesType(fields):
-            for _, field in fields:
-                yield field
+    if isinstance(type, TensorType):
+        yield type
+    else:
+        for _, field in type.fields:
+            yield field
 
 
 def type_symbols(type: Type) -> Iterator[Symbol]:
@@ -147,11 +111,6 @@ def dim_pairs(left: Type, right: Type) -> Iterator[tuple[Dim, Dim]]:
         case TensorType(), TensorType():
             if left.rank == right.rank:
                 yield from zip(left.shape, right.shape, strict=True)
-        case ListType(), ListType():
-            yield from dim_pairs(left.element, right.element)
-        case TupleType(), TupleType():
-            for mine, theirs in zip(left.elements, right.elements, strict=False):
-                yield from dim_pairs(mine, theirs)
         case InstancesType(), InstancesType():
             fields = dict(right.fields)
             for name, field in left.fields:
@@ -163,18 +122,10 @@ def substitute_type(type: Type, mapping: Mapping[str, Dim]) -> Type:
     """The type with symbolic sizes replaced."""
     if type.size_names.isdisjoint(mapping):
         return type
-    match type:
-        case TensorType(dtype, shape):
-            return TensorType(dtype, tuple(substitute(d, mapping) for d in shape))
-        case ListType(element):
-            return ListType(substitute_type(element, mapping))
-        case TupleType(elements):
-            return TupleType(tuple(substitute_type(e, mapping) for e in elements))
-        case InstancesType(fields):
-            return InstancesType(
-                tuple(
-                    (n, TensorType(t.dtype, tuple(substitute(d, mapping) for d in t.shape)))
-                    for n, t in fields
-                )
-            )
-    return type
+    if isinstance(type, TensorType):
+        return _substituted(type, mapping)
+    return InstancesType(tuple((name, _substituted(field, mapping)) for name, field in type.fields))
+
+
+def _substituted(type: TensorType, mapping: Mapping[str, Dim]) -> TensorType:
+    return type.with_shape(*(substitute(dim, mapping) for dim in type.shape))

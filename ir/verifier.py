@@ -13,7 +13,7 @@ from .node import Constant, Node, Value, attribute_symbols
 from .ops import FRESH_PREFIX
 from .printer import GraphPrinter
 from .spec import Spec, get_spec
-from .types import InstancesType, ListType, TensorType, TupleType, Type, type_symbols
+from .types import InstancesType, TensorType, Type, type_symbols
 
 _WINDOW = 3
 
@@ -114,12 +114,6 @@ def _fits(declared: Type, inferred: Type, names: _Names) -> bool:
         return [n for n, _ in declared.fields] == [n for n, _ in inferred.fields] and all(
             _fits(d, i, names) for (_, d), (_, i) in zip(declared.fields, inferred.fields, strict=True)
         )
-    if isinstance(declared, TupleType) and isinstance(inferred, TupleType):
-        return len(declared.elements) == len(inferred.elements) and all(
-            _fits(d, i, names) for d, i in zip(declared.elements, inferred.elements, strict=True)
-        )
-    if isinstance(declared, ListType) and isinstance(inferred, ListType):
-        return _fits(declared.element, inferred.element, names)
     return declared == inferred
 
 

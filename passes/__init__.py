@@ -41,12 +41,11 @@ from .debug.compare import (
     Tolerances,
     compare,
     compare_detections,
-    detection_groups,
-    flatten_outputs,
 )
 from .debug.dump import DumpIR
 from .debug.honesty import ExpensiveChecks, HonestyError
 from .debug.numerics import CheckNumerics, DivergenceError, PassReport
+from .debug.outputs import detection_groups, flatten_outputs
 from .debug.reduce import Reproducer, reduce
 from .debug.slicing import Slice, extract
 from .detection.anchors import FuseAnchors

@@ -95,86 +95,80 @@ def _member(members: zipfile.ZipFile, name: str) -> bytes:
 
 def _walk(pickle: bytes) -> Any:
     """Follow the opcodes that torch.save writes, with objects as `_Inert`. Anything else is an InputError."""
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-
-    def to_mark() -> list[Any]:
-        above = []
-        while not isinstance(stack[-1], _Mark):
-            above.append(stack.pop())
-        stack.pop()
-        return above[::-1]
-
+    machine = _Machine()
     try:
         operation: tuple[pickletools.OpcodeInfo, Any, int | None]
         for operation in pickletools.genops(pickle):
             opcode, argument = operation[:2]
-            match opcode.name:
-                case "PROTO" | "FRAME":
-                    pass
-                case "GLOBAL":
-                    stack.append(_Inert(argument.replace(" ", ".")))
-                case "BINPUT" | "LONG_BINPUT":
-                    memo[argument] = stack[-1]
-                case "BINGET" | "LONG_BINGET":
-                    stack.append(memo[argument])
-                case "MARK":
-                    stack.append(_Mark())
-                case (
-                    "BINUNICODE"
-                    | "SHORT_BINUNICODE"
-                    | "BININT"
-                    | "BININT1"
-                    | "BININT2"
-                    | "LONG1"
-                    | "BINFLOAT"
-                ):
-                    stack.append(argument)
-                case "NEWTRUE" | "NEWFALSE":
-                    stack.append(opcode.name == "NEWTRUE")
-                case "NONE":
-                    stack.append(None)
-                case "EMPTY_TUPLE":
-                    stack.append(())
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    size = int(opcode.name[-1])
-                    stack[-size:] = [tuple(stack[-size:])]
-                case "TUPLE":
-                    stack.append(tuple(to_mark()))
-                case "APPEND":
-                    value = stack.pop()
-                    _checked(stack[-1], list).append(value)
-                case "APPENDS":
-                    values = to_mark()
-                    _checked(stack[-1], list).extend(values)
-                case "SETITEM":
-                    value, key = stack.pop(), stack.pop()
-                    _mapping(stack[-1])[_checked(key, str)] = value
-                case "SETITEMS":
-                    values = to_mark()
-                    for key, value in zip(values[::2], values[1::2], strict=True):
-                        _mapping(stack[-1])[_checked(key, str)] = value
-                case "NEWOBJ" | "REDUCE":
-                    arguments, called = stack.pop(), _checked(stack.pop(), _Inert)
-                    stack.append(_Inert(called.name, arguments))
-                case "BUILD":
-                    state = stack.pop()
-                    _checked(stack[-1], _Inert).state = _checked(state, dict)
-                case "BINPERSID":
-                    stack.append(_Inert("storage", stack.pop()))
-                case "STOP":
-                    return stack.pop()
-                case name:
-                    raise InputError(
-                        f"the anchor generator in the net uses the pickle opcode {name}: refused"
-                    )
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            machine.step(opcode.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"the anchor generator in the net is a broken pickle: {error}") from error
     raise InputError("the anchor generator in the net is a truncated pickle")
+
+
+class _Machine:
+    """The pickle machine, which makes nothing but containers and `_Inert`."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def step(self, name: str, argument: Any) -> None:
+        """Do what the opcode of that name does."""
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self.stack[-1]
+            case "APPEND" | "APPENDS":
+                values = [self.stack.pop()] if name == "APPEND" else self._to_mark()
+                _checked(self.stack[-1], list).extend(values)
+            case "SETITEM" | "SETITEMS":
+                values = [self.stack.pop(), self.stack.pop()][::-1] if name == "SETITEM" else self._to_mark()
+                for key, value in zip(values[::2], values[1::2], strict=True):
+                    _mapping(self.stack[-1])[_checked(key, str)] = value
+            case "BUILD":
+                state = self.stack.pop()
+                _checked(self.stack[-1], _Inert).state = _checked(state, dict)
+            case _:
+                self.stack.append(self._made(name, argument))
+
+    def _made(self, name: str, argument: Any) -> Any:
+        """What an opcode puts onto the stack, of its argument or of what it takes from there."""
+        match name:
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                return argument
+            case "NEWTRUE" | "NEWFALSE":
+                return name == "NEWTRUE"
+            case "NONE":
+                return None
+            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
+                return {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}[name]()
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                return tuple([self.stack.pop() for _ in range(int(name[-1]))][::-1])
+            case "TUPLE":
+                return tuple(self._to_mark())
+            case "MARK":
+                return _Mark()
+            case "BINGET" | "LONG_BINGET":
+                return self._memo[argument]
+            case "GLOBAL":
+                return _Inert(argument.replace(" ", "."))
+            case "NEWOBJ" | "REDUCE":
+                arguments, called = self.stack.pop(), _checked(self.stack.pop(), _Inert)
+                return _Inert(called.name, arguments)
+            case "BINPERSID":
+                return _Inert("storage", self.stack.pop())
+        raise InputError(f"the anchor generator in the net uses the pickle opcode {name}: refused")
+
+    def _to_mark(self) -> list[Any]:
+        above = []
+        while not isinstance(self.stack[-1], _Mark):
+            above.append(self.stack.pop())
+        self.stack.pop()
+        return above[::-1]
 
 
 def _checked(value: Any, *kinds: type) -> Any:

@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from detc.ir import IRError, Node, Op, TensorType, register_dialect, register_level
-from detc.ir.ops import InferRule, OperandType, Parameter
+from detc.ir.ops import InferRule, OperandType, parameters_of
 from detc.passes.analysis.cost import convolution, register_flops, shape, transposed
-from detc.passes.debug.compare import register_detection_names
+from detc.passes.debug.outputs import register_detection_names
 
 from .infer import Rule, Use
 from .infer_shapes import RULES
@@ -48,18 +48,9 @@ def _resolve(name: str) -> Op | None:
     if type_ not in RULES:
         return None
     body = BODIES[type_]
-    operands: list[Parameter] = []
-    attributes: dict[str, object] = {}
-    for parameter in inspect.signature(body).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            attributes[parameter.name] = parameter.default
-        else:
-            annotation = str(parameter.annotation)
-            operands.append(
-                Parameter(parameter.name, "None" in annotation, annotation.startswith("Sequence"))
-            )
+    operands, attributes = parameters_of(body)
     doc = inspect.getdoc(body) or ""
-    return Op(name, tuple(operands), attributes, body, _infer(name, attributes, RULES[type_]), doc)
+    return Op(name, operands, attributes, body, _infer(name, attributes, RULES[type_]), doc)
 
 
 def _fully_connected(node: Node, sizes: Mapping[str, int]) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from detc.ir import Op, TensorType, Type, get_op, register_dialect, register_level
 from detc.ir.dialects.boxes import tensor
-from detc.ir.ops import Fresh, Parameter
+from detc.ir.ops import Fresh, parameters_of
 
 from . import functions
 
@@ -46,13 +46,7 @@ def _resolve(name: str) -> Op | None:
     if base not in RULES:
         meant = get_op(f"det.{base}")
         return Op(name, meant.operands, meant.attributes, body, meant.infer, doc)
-    parameters = inspect.signature(body).parameters.values()
-    operands = tuple(
-        Parameter(p.name, variadic=p.annotation == "list[Tensor]")
-        for p in parameters
-        if p.kind is not p.KEYWORD_ONLY
-    )
-    attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    operands, attributes = parameters_of(body)
     return Op(name, operands, attributes, body, RULES[base], doc)
 
 

@@ -43,6 +43,8 @@ from .dialect import DIALECT
 from .source import write_source
 from .weights import METADATA_FILE, module_tree
 
+OLDEST_TORCH = (2, 13)
+"""Before, torch judges how sizes compare by those of its example: the program runs for few others."""
 _LARGEST = 1 << 20
 """No size of an input is larger."""
 
@@ -80,8 +82,13 @@ def export(graph: Graph) -> ExportedModel:
     Errors:
         IRError: the graph is not of the level `torchscript`.
         UnsupportedError: it has functions with loops; all of them are listed.
-        InputError: torch.export does not take one of its ops.
+        InputError: torch is too old, or torch.export does not take one of its ops.
     """
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        raise InputError(
+            f"exported programs need torch {'.'.join(map(str, OLDEST_TORCH))} or later, and this is "
+            f"{torch.__version__}; a TorchScript module (--target torchscript) needs no newer one"
+        )
     loops = [
         f"{node.op.name.split('.')[1]} at {node.source or '(no module path)'}"
         for node in graph

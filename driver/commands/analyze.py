@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich import filesize
 from rich.console import RenderableType
 
 from detc.ir import Graph, GraphPrinter, InputError, IRError, Node, Value
@@ -22,7 +23,7 @@ from detc.passes.analysis import (
 )
 
 from ..show.detections import write_json
-from ..show.terminal import Stages, file_size, print_blocks, table
+from ..show.terminal import Stages, print_blocks, table
 from .sources import read_graph
 
 _LARGEST = 5
@@ -133,8 +134,8 @@ def _tables(found: dict[str, Any], depth: int) -> Iterator[RenderableType]:
     sizes = ", ".join(f"{name} = {size}" for name, size in found["sizes"].items())
     yield f"{found['graph']} (level {found['level']}) at {sizes or 'fixed sizes'}"
     yield (
-        f"{found['nodes']} nodes, {_giga(found['flops'])} GFLOP, weights {file_size(found['weights_bytes'])}, "
-        f"activations at most {file_size(found['peak_activation_bytes'])}"
+        f"{found['nodes']} nodes, {_giga(found['flops'])} GFLOP, weights {filesize.decimal(found['weights_bytes'])}, "
+        f"activations at most {filesize.decimal(found['peak_activation_bytes'])}"
     )
     numbers = ("nodes", "GFLOP", "parameters", "activations")
     modules = table("module", *numbers, right=numbers)
@@ -143,13 +144,13 @@ def _tables(found: dict[str, Any], depth: int) -> Iterator[RenderableType]:
         if level <= depth:
             path = "  " * max(level - 1, 0) + cost["path"] if level else "(all)"
             modules.add_row(
-                path, str(cost["nodes"]), _giga(cost["flops"]), file_size(cost["parameters"]),
-                file_size(cost["activations"]),
+                path, str(cost["nodes"]), _giga(cost["flops"]), filesize.decimal(cost["parameters"]),
+                filesize.decimal(cost["activations"]),
             )  # fmt: skip
     yield modules
     memory = table("live", "while it runs", title="where most memory is live", right=("live",))
     for entry in found["live_bytes"][:_LARGEST]:
-        memory.add_row(file_size(entry["bytes"]), entry["node"])
+        memory.add_row(filesize.decimal(entry["bytes"]), entry["node"])
     yield memory
     chains = table("output", "all its data goes through, the last first", title="dominators")
     for output, chain in found["dominators"].items():

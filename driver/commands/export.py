@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import filesize
 from torch import nn
 from typing_extensions import override
 
@@ -20,7 +21,7 @@ from detc.passes import DumpIR, Observer, Pass, Pipeline, PrintAfter
 
 from ..api import emit, pipeline
 from ..check.parity import Parity, check_parity, parity_blocks
-from ..show.terminal import Stages, file_size, output, print_blocks
+from ..show.terminal import Stages, output, print_blocks
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _check_output(path: Path, target: str) -> None:
 
 def _summarize(options: Export, artifact: Artifact) -> None:
     files = list(options.output.glob("model*")) if options.output.is_dir() else [options.output]
-    graph, size = artifact.graph, file_size(sum(file.stat().st_size for file in files))
+    graph, size = artifact.graph, filesize.decimal(sum(file.stat().st_size for file in files))
     console = output()
     console.print(f"{options.output}: {artifact.nodes} nodes, {size}", soft_wrap=True)
     for heading, values in (

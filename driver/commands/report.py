@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from rich import filesize
+
 from detc.ir import DetcError, InputError, verify
 from detc.passes import CheckNumerics, Context, Observer, VerifyEach
 
 from ..report import Recorder, write_report
-from ..show.terminal import Stages, file_size, output
+from ..show.terminal import Stages, output
 from .opt import read_pipeline
 from .sources import inputs_for, read_graph
 
@@ -41,7 +43,7 @@ def report(options: argparse.Namespace, stages: Stages) -> int:
             failed = error
     with stages.stage("write the page"):
         write_report(recorder.data(context, check), options.output)
-    size = file_size(options.output.stat().st_size)
+    size = filesize.decimal(options.output.stat().st_size)
     output().print(f"{options.output}: {len(context.runs)} passes, {size}", soft_wrap=True)
     if failed is not None:
         raise failed

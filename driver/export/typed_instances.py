@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -91,96 +91,93 @@ def check_fields(fields: Mapping[str, type], boxes: tuple[type, ...]) -> None:
 _METHODS = ("has", "to", "cat", "get_fields")
 
 
+_CLASS = "ScriptedInstances"
+
+
 def write_instances(fields: Mapping[str, type], names: Mapping[type, str]) -> str:
     """The class's text. `names` says what each type is called there."""
     typed = {name: names[type_] for name, type_ in fields.items()}
-    cls = "ScriptedInstances"
-    lines: list[str] = [f"class {cls}:"]
+    lines = [f"class {_CLASS}:", *_field_methods(typed), *_query_methods(typed), *_copying_methods(typed)]
+    return "\n".join(lines) + "\n"
 
-    def method(head: str, *body: str) -> None:
-        lines.extend(["", f"    def {head}:", *(f"        {line}" for line in body)])
 
+def _field_methods(typed: Mapping[str, str]) -> Iterator[str]:
+    """`__init__`, and each field as a property."""
     optional = "".join(f", {name}: Optional[{type_}] = None" for name, type_ in typed.items())
-    method(
+    yield from _method(
         f"__init__(self, image_size: Tuple[int, int]{optional})",
         "self.image_size = image_size",
         *(f"self._{name} = torch.jit.annotate(Optional[{type_}], {name})" for name, type_ in typed.items()),
     )
     for name, type_ in typed.items():
-        lines += ["", "    @property"]
-        method(
+        yield from _method(
             f"{name}(self) -> {type_}",
             f"value = self._{name}",
             f'assert value is not None, "the field {name} is not set"',
             "return value",
+            decorator="@property",
         )
-        lines += ["", f"    @{name}.setter"]
-        method(f"{name}(self, value: {type_}) -> None", f"self._{name} = value")
-    method(
+        setter = f"{name}(self, value: {type_}) -> None"
+        yield from _method(setter, f"self._{name} = value", decorator=f"@{name}.setter")
+
+
+def _query_methods(typed: Mapping[str, str]) -> Iterator[str]:
+    """What is asked of the fields that are set."""
+    yield from _method(
         "__len__(self) -> int",
         *_for_each(typed, "return len({value})"),
         'raise NotImplementedError("Instances without a field have no length")',
     )
-    method(
+    yield from _method(
         "has(self, name: str) -> bool",
         *(f'if name == "{name}": return self._{name} is not None' for name in typed),
         "return False",
     )
-    # A class's own methods do not see its defaults.
-    made = f"made = {cls}(self.image_size{', None' * len(typed)})"
-    method(
-        f'to(self, device: torch.device) -> "{cls}"',
-        made,
-        *_for_each(typed, "made._{name} = {value}.to(device=device)"),
-        "return made",
-    )
-    method(
-        f'__getitem__(self, item: Tensor) -> "{cls}"',
-        made,
-        *_for_each(typed, "made._{name} = {value}[item]"),
-        "return made",
-    )
-    method(
-        f'cat(self, instances: List["{cls}"]) -> "{cls}"',
-        made,
-        *(
-            line
-            for name, type_ in typed.items()
-            for line in _for_each(
-                {name: type_},
-                f"made._{name} = "
-                + (
-                    f"torch.cat([x.{name} for x in instances], dim=0)"
-                    if type_ == "Tensor"
-                    else f"{{value}}.cat([x.{name} for x in instances])"
-                ),
-            )
-        ),
-        "return made",
-    )
-    method(
+    yield from _method(
         "get_fields(self) -> Dict[str, Tensor]",
         "made: Dict[str, Tensor] = {}",
-        *(
-            line
-            for name, type_ in typed.items()
-            for line in _for_each(
-                {name: type_}, f'made["{name}"] = {{value}}' + ("" if type_ == "Tensor" else ".tensor")
-            )
-        ),
+        *_for_each(typed, 'made["{name}"] = {value}', boxes='made["{name}"] = {value}.tensor'),
         "return made",
     )
-    return "\n".join(lines) + "\n"
 
 
-def _for_each(typed: Mapping[str, str], then: str) -> list[str]:
-    lines: list[str] = []
-    for number, name in enumerate(typed):
+def _copying_methods(typed: Mapping[str, str]) -> Iterator[str]:
+    """What makes other instances of the fields that are set."""
+    for head, then, boxes in (
+        ("to(self, device: torch.device)", "{value}.to(device=device)", None),
+        ("__getitem__(self, item: Tensor)", "{value}[item]", None),
+        (
+            f'cat(self, instances: List["{_CLASS}"])',
+            "torch.cat([x.{name} for x in instances], dim=0)",
+            "{value}.cat([x.{name} for x in instances])",
+        ),
+    ):
+        yield from _method(
+            f'{head} -> "{_CLASS}"',
+            # A class's own methods do not see its defaults.
+            f"made = {_CLASS}(self.image_size{', None' * len(typed)})",
+            *_for_each(typed, f"made._{{name}} = {then}", boxes=f"made._{{name}} = {boxes or then}"),
+            "return made",
+        )
+
+
+def _method(head: str, *body: str, decorator: str = "") -> Iterator[str]:
+    yield ""
+    if decorator:
+        yield f"    {decorator}"
+    yield f"    def {head}:"
+    yield from (f"        {line}" for line in body)
+
+
+def _for_each(typed: Mapping[str, str], tensor: str, boxes: str = "") -> Iterator[str]:
+    """Statements about each field that is set: one for tensors and one, if it differs, for boxes."""
+    for number, (name, type_) in enumerate(typed.items()):
         # A variable of its own for each: TorchScript gives a variable one type.
-        value = f"value{number}" if len(typed) > 1 else "value"
-        lines += [f"{value} = self._{name}", f"if {value} is not None:"]
-        lines.append("    " + then.format(name=name, value=value))
-    return lines
+        value = f"value{number}"
+        yield f"{value} = self._{name}"
+        yield f"if {value} is not None:"
+        then = tensor if type_ == "Tensor" else boxes or tensor
+        yield "    " + then.format(name=name, value=value)
 
 
 def type_names(fields: Mapping[str, type]) -> tuple[dict[type, str], dict[str, Any]]:

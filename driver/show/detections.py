@@ -81,7 +81,7 @@ def write_json(found: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 def run_lengths(mask: np.ndarray) -> list[int]:
     """COCO's uncompressed run-length encoding of a mask bool[h,w]: the lengths of runs of zeros and ones in turn, down
-    the columns, zeros first."""
+    the columns, zeros first. (supervision has this too, but is an extra that only drawing needs.)"""
     pixels = mask.flatten(order="F")
     ends = np.flatnonzero(np.diff(pixels)) + 1
     lengths: list[int] = np.diff(np.concatenate(([0], ends, [pixels.size]))).tolist()

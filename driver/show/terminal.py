@@ -87,12 +87,3 @@ class Stages:
         for name, seconds in self.seconds.items():
             made.add_row(name, f"{seconds:.2f}")
         return made
-
-
-def file_size(size: float) -> str:
-    """A size in bytes as people write it."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from .backbone import Backbone
-from .layers import Conv2d, get_norm
+from .layers import Conv2d, ShapeSpec, get_norm
 
 
 class TopBlock(Protocol):
@@ -47,38 +48,17 @@ class FPN(Backbone):
             square_pad: if above 0, inputs are padded to squares of so many pixels.
         """
         super().__init__()
-        shapes = bottom_up.output_shape()
-        if not in_features or any(name not in shapes for name in in_features):
-            raise InputError(
-                f"FPN.IN_FEATURES {list(in_features)} must be among the backbone's {list(shapes)}"
-            )
         if fuse_type not in ("sum", "avg"):
             raise InputError(f"FPN.FUSE_TYPE '{fuse_type}' is not known; there are sum and avg")
-        strides = [shapes[name].stride or 0 for name in in_features]
-        if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
-            raise InputError(f"FPN needs each feature's stride to be twice the one before, not {strides}")
-        laterals, outputs = [], []
+        shapes = bottom_up.output_shape()
+        strides = _checked_strides(shapes, in_features)
         levels = [int(math.log2(stride)) for stride in strides]
+        laterals, outputs = [], []
         for name, level in zip(in_features, levels, strict=True):
-            lateral = Conv2d(
-                shapes[name].channels,
-                out_channels,
-                kernel_size=1,
-                bias=norm == "",
-                norm=get_norm(norm, out_channels),
-            )
-            output = Conv2d(
-                out_channels,
-                out_channels,
-                kernel_size=3,
-                padding=1,
-                bias=norm == "",
-                norm=get_norm(norm, out_channels),
-            )
-            self.add_module(f"fpn_lateral{level}", lateral)
-            self.add_module(f"fpn_output{level}", output)
-            laterals.append(lateral)
-            outputs.append(output)
+            laterals.append(_conv(shapes[name].channels or 0, out_channels, norm, kernel_size=1))
+            outputs.append(_conv(out_channels, out_channels, norm, kernel_size=3, padding=1))
+            self.add_module(f"fpn_lateral{level}", laterals[-1])
+            self.add_module(f"fpn_output{level}", outputs[-1])
         # Plain lists, from coarse to fine, in the order of the forward; the modules are registered above.
         self.lateral_convs = laterals[::-1]
         self.output_convs = outputs[::-1]
@@ -136,6 +116,27 @@ class FPN(Backbone):
             below = features[source] if source in features else results[self._out_features.index(source)]
             results.extend(self.top_block(below))
         return dict(zip(self._out_features, results, strict=True))
+
+
+def _checked_strides(shapes: Mapping[str, ShapeSpec], in_features: Sequence[str]) -> list[int]:
+    """The strides of the features that the pyramid stands on; InputError where it cannot."""
+    if not in_features or any(name not in shapes for name in in_features):
+        raise InputError(f"FPN.IN_FEATURES {list(in_features)} must be among the backbone's {list(shapes)}")
+    strides = [shapes[name].stride or 0 for name in in_features]
+    if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
+        raise InputError(f"FPN needs each feature's stride to be twice the one before, not {strides}")
+    return strides
+
+
+def _conv(channels: int, out_channels: int, norm: str, *, kernel_size: int, padding: int = 0) -> Conv2d:
+    return Conv2d(
+        channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=padding,
+        bias=norm == "",
+        norm=get_norm(norm, out_channels),
+    )
 
 
 class LastLevelMaxPool(nn.Module):

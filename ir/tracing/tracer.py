@@ -42,12 +42,7 @@ def trace(
     """
     leaves, structure = torch_parts.tree_flatten(inputs, is_leaf=lambda x: isinstance(x, Value))
     values = [leaf for leaf in leaves if isinstance(leaf, Value)]
-    if any(not isinstance(value.type, TensorType) for value in values):
-        name = type(function).__qualname__
-        raise UnsupportedError(
-            f"{path or 'the model'} ({name}) takes instances, and only functions of tensors can be traced: register an "
-            f"importer for it with @detc.importer({name})"
-        )
+    _refuse_instances(values, path, type(function).__qualname__)
     output_structure: list[Any] = []
 
     def flat(*tensors: torch.Tensor) -> list[Any]:
@@ -74,7 +69,7 @@ def trace(
         graph.set_outputs({f"y{i}": output for i, output in enumerate(outputs)})
         return Trial(flat, graph)
 
-    try:
+    with _sizes_explained(path or type(function).__qualname__):
         try:
             record = recorded(flat)
         except SizeIsNoNumber:
@@ -86,19 +81,34 @@ def trace(
             with sizes_stay_symbolic(function, root):
                 record = recorded(torch.func.functionalize(flat), pre_dispatch=False)
             outputs = record.run()
+    made_of = output_structure[-1]
+    note_branches(builder.graph, record.world, path, trial)
+    return torch_parts.tree_unflatten(outputs, made_of)
+
+
+def _refuse_instances(values: list[Value], path: str, name: str) -> None:
+    if any(not isinstance(value.type, TensorType) for value in values):
+        raise UnsupportedError(
+            f"{path or 'the model'} ({name}) takes instances, and only functions of tensors can be traced: register an "
+            f"importer for it with @detc.importer({name})"
+        )
+
+
+@contextmanager
+def _sizes_explained(what: str) -> Iterator[None]:
+    """Errors about sizes that symbols cannot stand for, as what to do about them in `what`."""
+    try:
+        yield
     except SizeIsNoNumber as error:
         raise UnsupportedError(
-            f"{path or type(function).__qualname__} ({error.where}) needs the size {error.size} as a number, and can "
+            f"{what} ({error.where}) needs the size {error.size} as a number, and can "
             "be traced for one number only. Write it without, or register an importer for its class with @detc.importer"
         ) from None
     except SizeGrows as error:
         raise UnsupportedError(
-            f"{path or type(function).__qualname__} ({error.where}) computes sizes from sizes until they are too long "
+            f"{what} ({error.where}) computes sizes from sizes until they are too long "
             f"to keep: {error.size[:60]}... Compute them in fewer steps, or register an importer with @detc.importer"
         ) from None
-    made_of = output_structure[-1]
-    note_branches(builder.graph, record.world, path, trial)
-    return torch_parts.tree_unflatten(outputs, made_of)
 
 
 def _record(

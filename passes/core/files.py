@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from detc.ir import Graph, InputError, ParseError, parse_graph, print_graph
 from detc.ir.dialects.instances import InstancesBatch
+from detc.ir.files import atomic_path, atomic_write
 
 WEIGHTS_FILE = "weights.safetensors"
 """The weights of all stages of a dump."""
@@ -39,12 +40,8 @@ def save_graph(graph: Graph, path: str | os.PathLike[str], inputs: Mapping[str, 
     write_tensors(weights, file.with_suffix(".safetensors"))
     if inputs is not None:
         write_tensors(_flat(inputs), _inputs_file(file))
-    beside = file.with_name(file.name + ".partial")
-    try:
-        beside.write_text(print_graph(graph), encoding="utf-8")
-        os.replace(beside, file)
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror}") from None
+    with atomic_write(file) as stream:
+        stream.write(print_graph(graph).encode())
 
 
 def load_graph(path: str | os.PathLike[str]) -> Graph:
@@ -111,14 +108,11 @@ def write_tensors(
     Errors:
         InputError: it cannot be written.
     """
-    beside = target.with_name(target.name + ".partial")
-    try:
-        save_file(_apart(tensors), beside, metadata=metadata)
-        os.replace(beside, target)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {target}: {error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_path(target) as beside:
+        try:
+            save_file(_apart(tensors), beside, metadata=metadata)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {target}: {error}") from None
 
 
 def _read_tensors(file: Path, names: set[str] | None = None) -> dict[str, torch.Tensor]:

@@ -7,16 +7,14 @@ order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from detc.ir import DetcError, InstancesType, Type
-from detc.ir.dialects.instances import InstancesBatch
+from detc.ir import DetcError
 
-from ..detection.instances import flat_names
+from .pairing import Pairing, box_overlap, mask_overlap, pair_overlap
 
 
 class Mismatch(DetcError):
@@ -72,62 +70,6 @@ class Reference:
     nms_thresholds: Sequence[float] = ()
 
 
-def flatten_outputs(outputs: Mapping[str, Any], types: Mapping[str, Type]) -> dict[str, Tensor]:
-    """A graph's results with instances taken apart, named as `FlattenInstances` names them."""
-    names = flat_names(types)
-    flat: dict[str, Tensor] = {}
-    for output, value in outputs.items():
-        if isinstance(value, InstancesBatch):
-            flat.update({names[output, field]: tensor for field, tensor in value.fields.items()})
-        else:
-            flat[output] = value
-    return flat
-
-
-def detection_groups(types: Mapping[str, Type]) -> list[dict[str, str]]:
-    """Which outputs are fields of one set of detections: role -> output.
-
-    Instances are a set each. Flat outputs are one where there are boxes, scores and batch_index with a common
-    prefix, or names that a target registered; all tensors that share their first, data-dependent size belong to it.
-    """
-    groups: list[dict[str, str]] = []
-    for output, type in types.items():
-        if isinstance(type, InstancesType):
-            names = {key: name for key, name in flat_names(types).items() if key[0] == output}
-            roles = {_role(name, output): name for name in names.values()}
-            if {"boxes", "scores", "batch_index"} <= set(roles):
-                groups.append(roles)
-    for name, type in types.items():
-        if not name.endswith("boxes") or isinstance(type, InstancesType):
-            continue
-        prefix = name.removesuffix("boxes")
-        if all(f"{prefix}{role}" in types for role in ("scores", "batch_index")):
-            groups.append({n.removeprefix(prefix): n for n in _with_rows_of(name, types)})
-    for named in _detection_names:
-        outputs = {role: output for output, role in named.items()}
-        if outputs["boxes"] in types and outputs["scores"] in types:
-            groups.append({named.get(n, n): n for n in _with_rows_of(outputs["boxes"], types)})
-    return groups
-
-
-_detection_names: list[Mapping[str, str]] = []
-
-
-def register_detection_names(roles: Mapping[str, str]) -> None:
-    """Let outputs of these names be known as fields of one set of detections: output -> role, which must include
-    "boxes" and "scores"."""
-    _detection_names.append(roles)
-
-
-def _with_rows_of(name: str, types: Mapping[str, Type]) -> list[str]:
-    rows = getattr(types[name], "shape", (None,))[0]
-    return [n for n, type in types.items() if getattr(type, "shape", (0,))[:1] == (rows,)]
-
-
-def _role(name: str, output: str) -> str:
-    return name.removeprefix(f"{output}_")
-
-
 def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Tolerances) -> dict[str, float]:
     """The largest difference of each output.
 
@@ -144,7 +86,7 @@ def compare(expected: Reference, actual: Mapping[str, Tensor], tolerances: Toler
         mine, theirs = _fields(group, expected.tensors), _fields(group, actual)
         pairing = _paired(group, mine, theirs, tolerances)
         thresholds = (expected.score_thresholds, expected.nms_thresholds)
-        differences.update(_compare_detections(group, pairing, *thresholds))
+        differences.update(_compare_detections(group, pairing, tolerances, *thresholds))
     for name, tensor in expected.tensors.items():
         if name in _LABEL_MAPS:
             differences[name] = _compare_label_maps(name, tensor, actual[name], tolerances)
@@ -255,17 +197,18 @@ def compare_detections(
     as there are such, classes i64[D], masks [D,...], keypoints f32[D,K,3]. A detection whose score is near one of
     `score_thresholds`, or whose overlap with a better one is near one of `nms_thresholds`, may be missing on one side.
     """
+    tolerances = tolerances or Tolerances()
     names = {role: role for role in expected}
     counts = (len(expected["boxes"]), len(actual["boxes"]))
     try:
         for role in expected:
             if role not in actual:
                 raise Mismatch(role, "it is missing")
-        pairing = _paired(names, expected, actual, tolerances or Tolerances())
+        pairing = _paired(names, expected, actual, tolerances)
     except Mismatch as mismatch:
         return DetectionReport(*counts, problem=str(mismatch))
     try:
-        _compare_detections(names, pairing, score_thresholds, nms_thresholds)
+        _compare_detections(names, pairing, tolerances, score_thresholds, nms_thresholds)
         problem = ""
     except Mismatch as mismatch:
         problem = str(mismatch)
@@ -273,7 +216,7 @@ def compare_detections(
     matched = len(left)
     least: dict[str, float] = {}
     if matched:
-        for role, overlap in (("boxes", _overlap), ("masks", mask_overlap)):
+        for role, overlap in (("boxes", pair_overlap), ("masks", mask_overlap)):
             if role in expected and expected[role].shape[1:] == actual[role].shape[1:]:
                 least[role] = float(overlap(expected[role][left], actual[role][right]).min())
         gap = expected["scores"][left].double() - actual["scores"][right].double()
@@ -285,16 +228,17 @@ def compare_detections(
 
 def _paired(
     group: Mapping[str, str], mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerances: Tolerances
-) -> _Pairing:
+) -> Pairing:
     for role, name in group.items():
         if len(theirs[role]) != len(theirs["boxes"]):
             raise Mismatch(name, f"{len(theirs[role])} rows for {len(theirs['boxes'])} boxes")
-    return _Pairing(mine, theirs, tolerances)
+    return Pairing(mine, theirs, tolerances.iou, tolerances.score)
 
 
 def _compare_detections(
     group: Mapping[str, str],
-    pairing: _Pairing,
+    pairing: Pairing,
+    tolerances: Tolerances,
     score_thresholds: Sequence[float],
     nms_thresholds: Sequence[float],
 ) -> dict[str, float]:
@@ -304,14 +248,14 @@ def _compare_detections(
         (pairing.extra, theirs, "should not be there"),
     ):
         for row in rows:
-            near = pairing.tolerances.threshold
+            near = tolerances.threshold
             if not _is_near(side["scores"][row], score_thresholds, near) and not _is_near(
                 _overlaps_with_better(side, row), nms_thresholds, near
             ):
                 raise Mismatch(group["boxes"], f"a detection {where}: {_described(row, pairing, where)}")
     left, right = pairing.rows
     return {
-        name: _compare_field(role, name, mine[role][left], theirs[role][right], pairing.tolerances)
+        name: _compare_field(role, name, mine[role][left], theirs[role][right], tolerances)
         for role, name in group.items()
     }
 
@@ -328,7 +272,7 @@ def _overlaps_with_better(side: Mapping[str, Tensor], row: int) -> Tensor:
     return box_overlap(side["boxes"][row : row + 1], side["boxes"][rivals])
 
 
-def _described(row: int, pairing: _Pairing, where: str) -> str:
+def _described(row: int, pairing: Pairing, where: str) -> str:
     side = pairing.mine if where == "is missing" else pairing.theirs
     box = ", ".join(f"{x:.2f}" for x in side["boxes"][row].tolist())
     category = f", class {int(side['classes'][row])}" if "classes" in side else ""
@@ -355,98 +299,3 @@ def _compare_field(role: str, name: str, left: Tensor, right: Tensor, tolerances
         # These were looked at when the detections were paired.
         return _compare_tensors(name, left, right, tolerances)
     return float(difference.max())
-
-
-@dataclass
-class _Pairing:
-    """Detections paired one to one: the same image and class, boxes that overlap, scores that are close.
-
-    The best-overlapping pair is taken first.
-    """
-
-    mine: Mapping[str, Tensor]
-    theirs: Mapping[str, Tensor]
-    tolerances: Tolerances
-    left: list[int] = field(default_factory=list)
-    right: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for image, category in self._kinds():
-            self._pair(self._rows(self.mine, image, category), self._rows(self.theirs, image, category))
-
-    @property
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """The matched rows (i64[M]) of the reference, and those of the other result in the same order."""
-        left, right = (torch.tensor(rows, dtype=torch.int64) for rows in (self.left, self.right))
-        return left, right
-
-    @property
-    def left_over(self) -> list[int]:
-        """Rows of the reference without a partner."""
-        return sorted(set(range(len(self.mine["boxes"]))) - set(self.left))
-
-    @property
-    def extra(self) -> list[int]:
-        """Rows of the other result without a partner."""
-        return sorted(set(range(len(self.theirs["boxes"]))) - set(self.right))
-
-    def _kinds(self) -> list[tuple[int, int]]:
-        classes = self.mine.get("classes", torch.zeros_like(self.mine["batch_index"]))
-        return sorted(set(zip(self.mine["batch_index"].tolist(), classes.tolist(), strict=True)))
-
-    def _rows(self, side: Mapping[str, Tensor], image: int, category: int) -> Tensor:
-        classes = side.get("classes", torch.zeros_like(side["batch_index"]))
-        return torch.nonzero((side["batch_index"] == image) & (classes == category))[:, 0]
-
-    def _pair(self, mine: Tensor, theirs: Tensor) -> None:
-        if len(mine) == len(theirs) and self._are_pairs(mine, theirs):
-            # As a rule the order is the same: a thousand proposals need not all be compared with each other.
-            self.left += mine.tolist()
-            self.right += theirs.tolist()
-            return
-        overlap = box_overlap(self.mine["boxes"][mine], self.theirs["boxes"][theirs])
-        gap = (self.mine["scores"][mine].double()[:, None] - self.theirs["scores"][theirs].double()).abs()
-        near = (overlap >= self.tolerances.iou) & (gap <= self.tolerances.score)
-        rows, columns = (index.tolist() for index in torch.nonzero(near, as_tuple=True))
-        ranked = sorted(zip(rows, columns, strict=True), key=lambda p: (-float(overlap[p]), float(gap[p])))
-        taken_left: set[int] = set()
-        taken_right: set[int] = set()
-        for row, column in ranked:
-            if row not in taken_left and column not in taken_right:
-                taken_left.add(row)
-                taken_right.add(column)
-                self.left.append(int(mine[row]))
-                self.right.append(int(theirs[column]))
-
-    def _are_pairs(self, mine: Tensor, theirs: Tensor) -> bool:
-        overlap = _overlap(self.mine["boxes"][mine], self.theirs["boxes"][theirs])
-        gap = (self.mine["scores"][mine].double() - self.theirs["scores"][theirs].double()).abs()
-        return bool(((overlap >= self.tolerances.iou) & (gap <= self.tolerances.score)).all())
-
-
-def box_overlap(left: Tensor, right: Tensor) -> Tensor:
-    """IoU (f64[A,B]) of boxes [A,4] and [B,4]; of rotated boxes [.,5] 1 where all five are within 0.1."""
-    return _overlap(left[:, None], right[None])
-
-
-def _overlap(left: Tensor, right: Tensor) -> Tensor:
-    """IoU of boxes that broadcast against each other."""
-    a, b = left.double(), right.double()
-    apart = (a - b).abs()
-    if left.shape[-1] != 4:
-        turned = (apart[..., 4:] + 180.0) % 360.0 - 180.0
-        return (torch.cat((apart[..., :4], turned.abs()), dim=-1) <= 0.1).all(dim=-1).double()
-    size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    shared = size.prod(dim=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(dim=-1) + (b[..., 2:] - b[..., :2]).prod(dim=-1) - shared
-    # A box without area overlaps nothing, and the rounding of a thin one is much of it: what is within a thousandth
-    # of a pixel on all sides is the same box.
-    same = (apart <= 1e-3).all(dim=-1)
-    return torch.where(same, 1.0, torch.where(union > 0, shared / union, 0.0))
-
-
-def mask_overlap(left: Tensor, right: Tensor) -> Tensor:
-    """IoU (f64[D]) of masks [D,...], row by row. Probabilities are cut at 0.5; empty masks overlap fully."""
-    a, b = ((m if m.dtype is torch.bool else m >= 0.5).flatten(1) for m in (left, right))
-    union = (a | b).sum(dim=1).double()
-    return torch.where(union > 0, (a & b).sum(dim=1).double() / union, 1.0)

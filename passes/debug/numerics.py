@@ -21,10 +21,9 @@ from .compare import (
     Reference,
     Tolerances,
     compare,
-    detection_groups,
-    flatten_outputs,
     tensor_difference,
 )
+from .outputs import detection_groups, flatten_outputs
 
 
 class DivergenceError(DetcError):

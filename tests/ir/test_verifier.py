@@ -7,7 +7,18 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from detc.ir import Constant, Graph, ListType, Node, TensorType, VerificationError, get_op, symbol, verify
+from detc.ir import (
+    Constant,
+    Graph,
+    InstancesType,
+    Node,
+    TensorType,
+    VerificationError,
+    get_op,
+    symbol,
+    verify,
+)
+from detc.ir.dims import Dim
 from tests.checks import graph_of, joined
 
 TEXT = joined("""
@@ -113,8 +124,12 @@ def _rank(graph: Graph) -> None:
     nodes(graph)["b"].result.type = TensorType(torch.float32, (symbol("N"),))
 
 
+def _instances(rows: Dim) -> InstancesType:
+    return InstancesType((("boxes", TensorType(torch.float32, (rows, 2))),))
+
+
 def _kind(graph: Graph) -> None:
-    nodes(graph)["b"].result.type = ListType(TensorType(torch.float32, (symbol("N"), 2)))
+    nodes(graph)["b"].result.type = _instances(symbol("N"))
 
 
 def _refused(graph: Graph) -> None:
@@ -145,13 +160,13 @@ def _output(graph: Graph) -> None:
 
 def _output_type(graph: Graph) -> None:
     graph.level = "flat"
-    graph.set_outputs({"out": graph.add_input("list", ListType(TensorType(torch.float32, (2,))))})
+    graph.set_outputs({"out": graph.add_input("found", _instances(2))})
 
 
 def _instances_at_flat(graph: Graph) -> None:
     graph.level = "flat"
     sort = nodes(graph)["v"]
-    sort.results[0].type = ListType(TensorType(torch.float32, (2,)))
+    sort.results[0].type = _instances(2)
 
 
 def _stray_node(graph: Graph) -> None:
@@ -179,7 +194,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[Graph], None], str]] = {
     "another dtype": (_dtype, r"declared f64\[N,4\], its rule gives f32\[N,4\]"),
     "another size": (_dim, r"declared f32\[N,3\], its rule gives f32\[N,2\]"),
     "another rank": (_rank, r"declared f32\[N\], its rule gives f32\[N,2\]"),
-    "another kind of type": (_kind, r"declared list<f32\[N,2\]>, its rule gives"),
+    "another kind of type": (_kind, r"declared instances<boxes: f32\[N,2\]>, its rule gives"),
     "operands that do not fit": (_refused, r"aten\.linear refuses its operands"),
     "a missing result": (_result_count, "it has 1 results, its rule gives 2"),
     "two names for one size": (_fresh_names, r"result 2 is declared i64\[other\]"),

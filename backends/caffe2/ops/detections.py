@@ -5,8 +5,9 @@ Source: Caffe2's `bbox_transform_op` and `box_with_nms_limit_op`, of PyTorch 1.9
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -50,24 +51,7 @@ def bbox_transform(
     dim = 5 if rotated else 4
     if len(weights) != 4:
         raise InputError(f"BBoxTransform: {len(weights)} weights, where 4 are expected")
-    if rois.dim() != 2 or rois.shape[1] not in (dim, dim + 1):
-        raise InputError(f"BBoxTransform: rois {list(rois.shape)}, where n, {dim} or {dim + 1} is expected")
-    if deltas.dim() != 2 or len(deltas) != len(rois) or deltas.shape[1] % dim:
-        raise InputError(
-            f"BBoxTransform: deltas {list(deltas.shape)}, where {len(rois)}, a multiple of {dim} is expected"
-        )
-    if im_info.dim() != 2 or im_info.shape[1] != 3:
-        raise InputError(f"BBoxTransform: im_info {list(im_info.shape)}, where N, 3 is expected")
-    images = len(im_info)
-    if rois.shape[1] == dim:
-        if images != 1:
-            raise InputError(f"BBoxTransform: rois without image numbers for {images} images")
-        counts = [len(rois)]
-    else:
-        image = rois[:, 0].to(torch.int64)
-        if bool(((image < 0) | (image >= images)).any()):
-            raise InputError(f"BBoxTransform: a roi of an image that is not among the {images}")
-        counts = torch.bincount(image, minlength=images).tolist()
+    counts = _rois_of_images(rois, deltas, im_info, dim)
     # By position, not by number: rois come grouped by image, and Caffe2 relies on it.
     per_roi = im_info.repeat_interleave(torch.tensor(counts, device=im_info.device), dim=0)
     scale = per_roi[:, 2:3]
@@ -92,13 +76,26 @@ def bbox_transform(
     return clipped.reshape(deltas.shape), torch.tensor(counts, dtype=torch.float32, device=rois.device)
 
 
-def _matrix(tensor: Tensor, what: str) -> Tensor:
-    """f32[n, m] of f32[n, m] or f32[n, m, 1, 1], as a fully connected or a convolutional head gives it."""
-    if tensor.dim() == 4 and tensor.shape[2:] == (1, 1):
-        return tensor[:, :, 0, 0]
-    if tensor.dim() != 2:
-        raise InputError(f"BoxWithNMSLimit: {what} {list(tensor.shape)}, where two dimensions are expected")
-    return tensor
+def _rois_of_images(rois: Tensor, deltas: Tensor, im_info: Tensor, dim: int) -> list[int]:
+    """How many rois each image has; InputError where shapes do not fit each other."""
+    if rois.dim() != 2 or rois.shape[1] not in (dim, dim + 1):
+        raise InputError(f"BBoxTransform: rois {list(rois.shape)}, where n, {dim} or {dim + 1} is expected")
+    if deltas.dim() != 2 or len(deltas) != len(rois) or deltas.shape[1] % dim:
+        raise InputError(
+            f"BBoxTransform: deltas {list(deltas.shape)}, where {len(rois)}, a multiple of {dim} is expected"
+        )
+    if im_info.dim() != 2 or im_info.shape[1] != 3:
+        raise InputError(f"BBoxTransform: im_info {list(im_info.shape)}, where N, 3 is expected")
+    images = len(im_info)
+    if rois.shape[1] == dim:
+        if images != 1:
+            raise InputError(f"BBoxTransform: rois without image numbers for {images} images")
+        return [len(rois)]
+    image = rois[:, 0].to(torch.int64)
+    if bool(((image < 0) | (image >= images)).any()):
+        raise InputError(f"BBoxTransform: a roi of an image that is not among the {images}")
+    counts: list[int] = torch.bincount(image, minlength=images).tolist()
+    return counts
 
 
 def box_with_nms_limit(
@@ -138,97 +135,153 @@ def box_with_nms_limit(
     Errors:
         InputError: shapes that do not fit each other, an unknown method.
     """
-    dim = 5 if rotated else 4
-    if soft_nms_method not in ("linear", "gaussian"):
-        raise InputError(
-            f"BoxWithNMSLimit: soft_nms_method {soft_nms_method!r} is neither linear nor gaussian"
-        )
+    lower = _soft_nms(soft_nms_method, soft_nms_sigma, nms, soft_nms_min_score_thres, legacy_plus_one)
     scores, boxes = _matrix(scores, "scores"), _matrix(boxes, "boxes")
+    foreground, by_class = _foreground(
+        scores, boxes, 5 if rotated else 4, cls_agnostic_bbox_reg, input_boxes_include_bg_cls
+    )
+    limit = detections_per_im if detections_per_im > 0 else None
+    found: list[_Detections] = []
+    for image in zip(*_by_image(foreground, by_class, batch_splits), strict=True):
+        if soft_nms_enabled:
+            kept = _soft_suppressed(*image, score_thresh, lower)
+        else:
+            kept = _suppressed(*image, score_thresh, nms, limit, legacy_plus_one)
+        found.append(_best(kept, limit))
+    found_scores, found_boxes, classes, rows = _joined(found, foreground, by_class)
+    sizes = _sizes(found, scores)
+    return (
+        found_scores,
+        found_boxes,
+        (classes + int(output_classes_include_bg_cls)).to(torch.float32),
+        sizes.sum(1).to(torch.float32),
+        rows.to(torch.int32),
+        sizes,
+    )
+
+
+_Detections: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""What was found in one image, by class and within it best first: scores f32[m], boxes f32[m, D], foreground classes
+i64[m], rows i64[m]."""
+_SoftNms: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _soft_nms(
+    method: str, sigma: float, overlap_threshold: float, score_threshold: float, legacy_plus_one: bool
+) -> _SoftNms:
+    """`soft_nms` with the operator's arguments; InputError where they are wrong, wanted or not."""
+    if method not in ("linear", "gaussian"):
+        raise InputError(f"BoxWithNMSLimit: soft_nms_method {method!r} is neither linear nor gaussian")
+    return partial(
+        soft_nms,
+        sigma=sigma,
+        overlap_threshold=overlap_threshold,
+        score_threshold=score_threshold,
+        method=method,
+        legacy_plus_one=legacy_plus_one,
+    )
+
+
+def _matrix(tensor: Tensor, what: str) -> Tensor:
+    """f32[n, m] of f32[n, m] or f32[n, m, 1, 1], as a fully connected or a convolutional head gives it."""
+    if tensor.dim() == 4 and tensor.shape[2:] == (1, 1):
+        return tensor[:, :, 0, 0]
+    if tensor.dim() != 2:
+        raise InputError(f"BoxWithNMSLimit: {what} {list(tensor.shape)}, where two dimensions are expected")
+    return tensor
+
+
+def _foreground(
+    scores: Tensor, boxes: Tensor, dim: int, class_agnostic: bool, background_first: bool
+) -> tuple[Tensor, Tensor]:
+    """Scores f32[n, C - 1] and boxes f32[n, C - 1, D] of the foreground: views, also where classes share a box."""
     count, classes = scores.shape
-    with_background = input_boxes_include_bg_cls
-    box_classes = 1 if cls_agnostic_bbox_reg else classes if with_background else classes - 1
+    box_classes = 1 if class_agnostic else classes if background_first else classes - 1
     if list(boxes.shape) != [count, box_classes * dim]:
         raise InputError(
             f"BoxWithNMSLimit: boxes {list(boxes.shape)} for scores {list(scores.shape)}, "
             f"where {count}, {box_classes * dim} is expected"
         )
+    foreground = scores[:, 1:] if background_first else scores[:, :-1]
+    by_class = boxes.reshape(count, box_classes, dim)
+    if class_agnostic:
+        return foreground, by_class.expand(count, foreground.shape[1], dim)
+    return foreground, by_class[:, 1:] if background_first else by_class
+
+
+def _by_image(
+    scores: Tensor, boxes: Tensor, batch_splits: Tensor | None
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Both taken apart into the rows of each image."""
+    count = len(scores)
     splits = [count] if batch_splits is None else [int(split) for split in batch_splits.tolist()]
     if sum(splits) != count or min(splits, default=0) < 0:
         raise InputError(f"BoxWithNMSLimit: batch_splits {splits} for {count} rows")
+    return scores.split_with_sizes(splits), boxes.split_with_sizes(splits)
 
-    # Only foreground classes from here on, and boxes by class: a view, also where all classes share one box.
-    foreground = scores[:, 1:] if with_background else scores[:, :-1]
-    by_class = boxes.reshape(count, box_classes, dim)
-    if cls_agnostic_bbox_reg:
-        by_class = by_class.expand(count, max(classes - 1, 0), dim)
-    elif with_background:
-        by_class = by_class[:, 1:]
 
-    results: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    keep_sizes = torch.zeros(len(splits), classes, dtype=torch.int32, device=scores.device)
-    for image, (image_scores, image_boxes) in enumerate(
-        zip(foreground.split_with_sizes(splits), by_class.split_with_sizes(splits), strict=True)
-    ):
-        above = (image_scores > score_thresh).T
-        kept_classes, kept_rows = above.nonzero(as_tuple=True)
-        sizes = torch.bincount(kept_classes, minlength=classes - 1).tolist()
-        if soft_nms_enabled:
-            # Each class has its own scores afterwards, of which only those of the rows that stay are wanted.
-            rows_left, scores_left = [], []
-            for index, candidates in enumerate(kept_rows.split_with_sizes(sizes)):
-                rows, lowered = soft_nms(
-                    image_boxes[:, index],
-                    image_scores[:, index],
-                    candidates,
-                    sigma=soft_nms_sigma,
-                    overlap_threshold=nms,
-                    score_threshold=soft_nms_min_score_thres,
-                    method=soft_nms_method,
-                    legacy_plus_one=legacy_plus_one,
-                )
-                rows_left.append(rows)
-                scores_left.append(lowered[rows])
-            kept_sizes = torch.tensor([len(rows) for rows in rows_left], device=scores.device)
-            kept_classes = torch.arange(classes - 1, device=scores.device).repeat_interleave(kept_sizes)
-            kept_rows = torch.cat([kept_rows[:0], *rows_left])
-            kept_scores = torch.cat([scores[:0, 0], *scores_left])
-            kept_boxes = image_boxes[kept_rows, kept_classes]
-        else:
-            # By class, and within it best first.
-            kept_scores = image_scores.T[above]
-            order = kept_scores.argsort(descending=True, stable=True)
-            order = order[kept_classes[order].argsort(stable=True)]
-            candidate_boxes = image_boxes[kept_rows[order], kept_classes[order]]
-            stay = nms_by_group(candidate_boxes, sizes, nms, legacy_plus_one=legacy_plus_one)
-            limit = detections_per_im if detections_per_im > 0 else count
-            chosen = torch.cat([order[:0], *(rows[:limit] for rows in stay)])
-            kept_boxes = candidate_boxes[chosen]
-            kept_scores, kept_classes, kept_rows = (
-                part[order[chosen]] for part in (kept_scores, kept_classes, kept_rows)
-            )
-        if 0 < detections_per_im < len(kept_scores):
-            best = kept_scores.argsort(descending=True, stable=True)[:detections_per_im]
-            best = best[kept_classes[best].argsort(stable=True)]
-            kept_scores, kept_boxes, kept_classes, kept_rows = (
-                part[best] for part in (kept_scores, kept_boxes, kept_classes, kept_rows)
-            )
-        keep_sizes[image, 1:] = torch.bincount(kept_classes, minlength=classes - 1).to(torch.int32)
-        results.append((kept_scores, kept_boxes, kept_classes, kept_rows))
-    empty = (
-        scores.new_zeros(0),
-        boxes.new_zeros(0, dim),
-        torch.zeros(0, dtype=torch.int64, device=scores.device),
-        torch.zeros(0, dtype=torch.int64, device=scores.device),
-    )
-    out_scores, out_boxes, out_classes, out_rows = (
-        torch.cat(part) for part in zip(empty, *results, strict=True)
-    )
-    first_class = 1 if output_classes_include_bg_cls else 0
-    return (
-        out_scores,
-        out_boxes,
-        (out_classes + first_class).to(torch.float32),
-        keep_sizes.sum(1).to(torch.float32),
-        out_rows.to(torch.int32),
-        keep_sizes,
-    )
+def _candidates(scores: Tensor, threshold: float) -> tuple[Tensor, Tensor, list[int]]:
+    """Classes i64[m] and rows i64[m] of what scores above the threshold, by class, and how many each class has."""
+    classes, rows = (scores > threshold).T.nonzero(as_tuple=True)
+    return classes, rows, torch.bincount(classes, minlength=scores.shape[1]).tolist()
+
+
+def _soft_suppressed(scores: Tensor, boxes: Tensor, score_threshold: float, lower: _SoftNms) -> _Detections:
+    """The detections of one image, each class's scores lowered by their overlaps."""
+    _, rows, sizes = _candidates(scores, score_threshold)
+    # Each class has its own scores afterwards, of which only those of the rows that stay are wanted.
+    rows_left, scores_left = [rows[:0]], [scores[:0].flatten()]
+    for index, candidates in enumerate(rows.split_with_sizes(sizes)):
+        stay, lowered = lower(boxes[:, index], scores[:, index], candidates)
+        rows_left.append(stay)
+        scores_left.append(lowered[stay])
+    kept_sizes = torch.tensor([len(stay) for stay in rows_left[1:]], dtype=torch.int64, device=scores.device)
+    classes = torch.arange(len(sizes), device=scores.device).repeat_interleave(kept_sizes)
+    rows = torch.cat(rows_left)
+    return torch.cat(scores_left), boxes[rows, classes], classes, rows
+
+
+def _suppressed(
+    scores: Tensor,
+    boxes: Tensor,
+    score_threshold: float,
+    overlap_threshold: float,
+    limit: int | None,
+    legacy_plus_one: bool,
+) -> _Detections:
+    """The detections of one image that no better one of their class overlaps, at most `limit` a class."""
+    classes, rows, sizes = _candidates(scores, score_threshold)
+    kept = scores[rows, classes]
+    order = kept.argsort(descending=True, stable=True)
+    order = order[classes[order].argsort(stable=True)]
+    candidates = boxes[rows[order], classes[order]]
+    stay = nms_by_group(candidates, sizes, overlap_threshold, legacy_plus_one=legacy_plus_one)
+    chosen = torch.cat([order[:0], *(group[:limit] for group in stay)])
+    kept, classes, rows = (part[order[chosen]] for part in (kept, classes, rows))
+    return kept, candidates[chosen], classes, rows
+
+
+def _best(found: _Detections, limit: int | None) -> _Detections:
+    """The `limit` best of all classes, still by class."""
+    scores, boxes, classes, rows = found
+    if limit is None or len(scores) <= limit:
+        return found
+    best = scores.argsort(descending=True, stable=True)[:limit]
+    best = best[classes[best].argsort(stable=True)]
+    return scores[best], boxes[best], classes[best], rows[best]
+
+
+def _sizes(found: Sequence[_Detections], scores: Tensor) -> Tensor:
+    """How many detections there are by image and class, i32[N, C]; `scores` are f32[n, C]."""
+    sizes = torch.zeros(len(found), scores.shape[1], dtype=torch.int32, device=scores.device)
+    for row, (_, _, classes, _) in zip(sizes, found, strict=True):
+        row[1:] = torch.bincount(classes, minlength=len(row) - 1)
+    return sizes
+
+
+def _joined(found: Sequence[_Detections], scores: Tensor, boxes: Tensor) -> _Detections:
+    """All images' detections one after the other; of no image none, in the types of `scores` and `boxes`."""
+    none = torch.zeros(0, dtype=torch.int64, device=scores.device)
+    empty = (scores.new_zeros(0), boxes.new_zeros(0, boxes.shape[-1]), none, none)
+    joined, joined_boxes, classes, rows = (torch.cat(part) for part in zip(empty, *found, strict=True))
+    return joined, joined_boxes, classes, rows

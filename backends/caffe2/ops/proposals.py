@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
@@ -67,34 +68,15 @@ def generate_proposals(
     Errors:
         InputError: shapes that do not fit each other.
     """
-    if scores.dim() != 4 or anchors.dim() != 2 or anchors.shape[1] not in (4, 5):
-        raise InputError(
-            f"GenerateProposals: scores {list(scores.shape)} and anchors {list(anchors.shape)}, "
-            "where N, A, H, W and A, 4 or 5 are expected"
-        )
-    images, count, height, width = scores.shape
-    dim = anchors.shape[1]
-    if list(bbox_deltas.shape) != [images, count * dim, height, width] or len(anchors) != count:
-        raise InputError(
-            f"GenerateProposals: deltas {list(bbox_deltas.shape)} and anchors {list(anchors.shape)} "
-            f"do not fit scores {list(scores.shape)}"
-        )
-    if list(im_info.shape) != [images, 3]:
-        raise InputError(f"GenerateProposals: im_info {list(im_info.shape)} for {images} images")
-    stride = as_float32(1.0 / as_float32(spatial_scale))
-    all_rois, all_scores = [], []
-    for image in range(images):
-        flat = scores[image].reshape(-1)
-        top = best_first(flat, pre_nms_topN)
-        anchor = top.div(height * width, rounding_mode="floor")
-        cell = top - anchor * (height * width)
-        row = cell.div(max(width, 1), rounding_mode="floor")
-        shift_x, shift_y = (cell - row * width).to(anchors.dtype) * stride, row.to(anchors.dtype) * stride
-        still = torch.zeros_like(shift_x)
-        columns = (shift_x, shift_y, shift_x, shift_y) if dim == 4 else (shift_x, shift_y, *[still] * 3)
-        deltas = bbox_deltas[image].reshape(count, dim, -1)[anchor, :, cell]
+    _check_proposal_shapes(scores, bbox_deltas, im_info, anchors)
+    step = as_float32(1.0 / as_float32(spatial_scale))
+    found = [(scores.new_zeros(0, anchors.shape[1] + 1), scores.new_zeros(0))]
+    for image, info in enumerate(im_info):
+        logits = scores[image].reshape(-1)
+        top = best_first(logits, pre_nms_topN)
+        placed, deltas = _placed_anchors(top, anchors, bbox_deltas[image], step)
         boxes = decode(
-            anchors[anchor] + torch.stack(columns, dim=1),
+            placed,
             deltas,
             weights=(1.0, 1.0, 1.0, 1.0),
             legacy_plus_one=legacy_plus_one,
@@ -102,35 +84,59 @@ def generate_proposals(
             angle_bound_lo=angle_bound_lo,
             angle_bound_hi=angle_bound_hi,
         )
-        image_height, image_width, scale = im_info[image].unbind()
+        height, width = info[:2].trunc()
         boxes = clip(
-            boxes,
-            image_height.trunc(),
-            image_width.trunc(),
-            clip_angle_thresh=clip_angle_thresh,
-            legacy_plus_one=legacy_plus_one,
+            boxes, height, width, clip_angle_thresh=clip_angle_thresh, legacy_plus_one=legacy_plus_one
         )
-        box_width, box_height = sides(boxes, legacy_plus_one=legacy_plus_one)
-        center_x, center_y = (
-            (boxes[:, 0] + box_width / 2, boxes[:, 1] + box_height / 2)
-            if dim == 4
-            else boxes[:, :2].unbind(1)
-        )
-        least = min_size * scale
-        fit = (
-            (box_width >= least)
-            & (box_height >= least)
-            & (center_x < image_width)
-            & (center_y < image_height)
-        )
+        fit = _large_and_inside(boxes, info, min_size, legacy_plus_one)
         boxes, top = boxes[fit], top[fit]
         limit = post_nms_topN if 0 < post_nms_topN < len(boxes) else -1
         kept = nms(boxes, nms_thresh, limit=limit, legacy_plus_one=legacy_plus_one)
-        all_rois.append(torch.nn.functional.pad(boxes[kept], (1, 0), value=float(image)))
-        all_scores.append(flat[top[kept]])
-    if not all_rois:
-        return scores.new_zeros(0, dim + 1), scores.new_zeros(0)
-    return torch.cat(all_rois), torch.cat(all_scores)
+        found.append((F.pad(boxes[kept], (1, 0), value=float(image)), logits[top[kept]]))
+    rois, roi_scores = (torch.cat(part) for part in zip(*found, strict=True))
+    return rois, roi_scores
+
+
+def _check_proposal_shapes(scores: Tensor, deltas: Tensor, im_info: Tensor, anchors: Tensor) -> None:
+    if scores.dim() != 4 or anchors.dim() != 2 or anchors.shape[1] not in (4, 5):
+        raise InputError(
+            f"GenerateProposals: scores {list(scores.shape)} and anchors {list(anchors.shape)}, "
+            "where N, A, H, W and A, 4 or 5 are expected"
+        )
+    images, count, height, width = scores.shape
+    if list(deltas.shape) != [images, count * anchors.shape[1], height, width] or len(anchors) != count:
+        raise InputError(
+            f"GenerateProposals: deltas {list(deltas.shape)} and anchors {list(anchors.shape)} "
+            f"do not fit scores {list(scores.shape)}"
+        )
+    if list(im_info.shape) != [images, 3]:
+        raise InputError(f"GenerateProposals: im_info {list(im_info.shape)} for {images} images")
+
+
+def _placed_anchors(top: Tensor, anchors: Tensor, deltas: Tensor, stride: float) -> tuple[Tensor, Tensor]:
+    """The anchors f32[n, D] that i64[n] `top` counts (by anchor, row, column), where they lie, and their deltas."""
+    count, dim = anchors.shape
+    height, width = deltas.shape[1:]
+    anchor = top.div(height * width, rounding_mode="floor")
+    cell = top - anchor * (height * width)
+    row = cell.div(max(width, 1), rounding_mode="floor")
+    shift_x, shift_y = (cell - row * width).to(anchors.dtype) * stride, row.to(anchors.dtype) * stride
+    still = torch.zeros_like(shift_x)
+    columns = (shift_x, shift_y, shift_x, shift_y) if dim == 4 else (shift_x, shift_y, *[still] * 3)
+    placed = anchors[anchor] + torch.stack(columns, dim=1)
+    return placed, deltas.reshape(count, dim, -1)[anchor, :, cell]
+
+
+def _large_and_inside(boxes: Tensor, info: Tensor, min_size: float, legacy_plus_one: bool) -> Tensor:
+    """bool[n]: which boxes have sides of at least `min_size` before scaling, and their centers in the image."""
+    image_height, image_width, scale = info
+    width, height = sides(boxes, legacy_plus_one=legacy_plus_one)
+    x, y = boxes[:, :2].unbind(1)
+    if boxes.shape[1] == 4:
+        x, y = x + width / 2, y + height / 2
+    least = min_size * scale
+    inside: Tensor = (width >= least) & (height >= least) & (x < image_width) & (y < image_height)
+    return inside
 
 
 def _levels(least: int, most: int, what: str) -> int:
@@ -201,7 +207,7 @@ def distribute_fpn_proposals(
     if rois.dim() != 2 or rois.shape[1] not in (4, 5):
         raise InputError(f"DistributeFpnProposals: rois {list(rois.shape)}, where n, 4 or 5 is expected")
     if rois.shape[1] == 4:
-        rois = torch.nn.functional.pad(rois, (1, 0))
+        rois = F.pad(rois, (1, 0))
     width, height = sides(rois[:, 1:], legacy_plus_one=legacy_plus_one)
     area = width * height
     if not bool((area >= 0).all()):

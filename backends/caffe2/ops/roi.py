@@ -140,27 +140,7 @@ def roi_align_rotated(
     pooled_size = size.new_tensor([pooled_w, pooled_h])
     bin_size = size / pooled_size
     grid = torch.full_like(bin_size, sampling_ratio) if sampling_ratio > 0 else bin_size.ceil()
-    samples = (grid[:, 0] * grid[:, 1]).to(torch.int64)
-
-    # One row per sample of a bin, bins of a roi together, so that each bin is a bag of weighted feature
-    # cells.
-    bins = pooled_h * pooled_w
-    bag_sizes = samples.repeat_interleave(bins)
-    bag = torch.arange(len(bag_sizes), device=rois.device).repeat_interleave(bag_sizes)
-    first = bag_sizes.cumsum(0) - bag_sizes
-    within = torch.arange(len(bag), device=rois.device) - first[bag]
-    roi = bag // bins
-    columns = grid[roi, 0].to(torch.int64)
-    bin_row, bin_column = (bag % bins) // pooled_w, bag % pooled_w
-    sample_row = within // columns
-    sample_column = within - sample_row * columns
-
-    def along(bin_index: Tensor, sample: Tensor, axis: int) -> Tensor:
-        step = bin_size[roi, axis]
-        start = -size[roi, axis] / 2.0
-        return start + bin_index * step + (sample + 0.5) * step / grid[roi, axis]
-
-    xx, yy = along(bin_column, sample_column, 0), along(bin_row, sample_row, 1)
+    roi, first, xx, yy = _samples(size, bin_size, grid, pooled_h, pooled_w)
     theta = (rois[:, 5].double() * math.pi / 180.0).to(rois.dtype)
     cos, sin = theta.cos()[roi], theta.sin()[roi]
     x = xx * cos + yy * sin + center[roi, 0]
@@ -172,9 +152,40 @@ def roi_align_rotated(
         (cells + image[:, None]).flatten(), table, first * 4, mode="sum", per_sample_weights=weights.flatten()
     )
     # No sample, in a roi without area, gives 0 / 0.
-    pooled = summed.reshape(len(rois), bins, channels) / samples[:, None, None].to(summed.dtype)
-    pooled = pooled.reshape(len(rois), pooled_h, pooled_w, channels)
+    pooled = summed.reshape(len(rois), pooled_h, pooled_w, channels) / grid.prod(1)[:, None, None, None]
     return pooled if order == "NHWC" else pooled.permute(0, 3, 1, 2).contiguous()
+
+
+def _samples(
+    size: Tensor, bin_size: Tensor, grid: Tensor, pooled_h: int, pooled_w: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The samples of all bins of all rois, one after the other.
+
+    Args:
+        size, bin_size: f32[n, 2], width and height in cells.
+        grid: f32[n, 2], samples of a bin by axis.
+
+    Returns:
+        Of each sample its roi, i64[s], then the first sample of each bin, i64[n * pooled_h * pooled_w], then where
+        each sample is seen from its roi's center, f32[s] along x and along y.
+    """
+    bins = pooled_h * pooled_w
+    bag_sizes = grid.prod(1).to(torch.int64).repeat_interleave(bins)
+    bag = torch.arange(len(bag_sizes), device=grid.device).repeat_interleave(bag_sizes)
+    first = bag_sizes.cumsum(0) - bag_sizes
+    within = torch.arange(len(bag), device=grid.device) - first[bag]
+    roi = bag // bins
+    columns = grid[roi, 0].to(torch.int64)
+    bin_row, bin_column = (bag % bins) // pooled_w, bag % pooled_w
+    sample_row = within // columns
+    sample_column = within - sample_row * columns
+
+    def along(bin_index: Tensor, sample: Tensor, axis: int) -> Tensor:
+        step = bin_size[roi, axis]
+        start = -size[roi, axis] / 2.0
+        return start + bin_index * step + (sample + 0.5) * step / grid[roi, axis]
+
+    return roi, first, along(bin_column, sample_column, 0), along(bin_row, sample_row, 1)
 
 
 def _bilinear(x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -237,7 +248,7 @@ def heatmap_max_keypoint(
     if heatmaps.numel() == 0:
         return heatmaps.new_zeros(count, 4, keypoints)
     flat = heatmaps.reshape(count, keypoints, side * side)
-    best_score, best = flat.max(-1)
+    best = flat.max(-1).indices
     best_y = best.div(side, rounding_mode="floor")
     best_x = best - best_y * side
 
@@ -246,6 +257,21 @@ def heatmap_max_keypoint(
     rows, columns = (_mirrored(center[..., None] + step, side) for center in (best_y, best_x))
     cells = (rows[..., :, None] * side + columns[..., None, :]).flatten(-2)
     window = flat.gather(-1, cells).reshape(count, keypoints, 3, 3)
+    delta_x, delta_y, score = _refined_maximum(window)
+    x0, y0, x1, y1 = (bboxes_in[:, i, None] for i in range(4))
+    x = x0 + (0.5 + best_x + delta_x) * (x1 - x0).clamp(min=1.0) / side
+    y = y0 + (0.5 + best_y + delta_y) * (y1 - y0).clamp(min=1.0) / side
+    if should_output_softmax:
+        # Without subtracting the maximum, as Caffe2 does: logits above 88 overflow there too.
+        exponentials = flat.exp()
+        probability = exponentials.gather(-1, best[..., None]).squeeze(-1) / exponentials.sum(-1)
+    else:
+        probability = torch.zeros_like(x)
+    return torch.stack((x, y, score, probability), dim=1)
+
+
+def _refined_maximum(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where, x and y from the center of [..., 3, 3], the quadratic through it is greatest, and its value there."""
     f = {(row, column): window[..., row, column] for row in range(3) for column in range(3)}
     slope_x, slope_y = -(f[1, 2] - f[1, 0]) / 2, -(f[2, 1] - f[0, 1]) / 2
     xx = f[1, 0] - 2 * f[1, 1] + f[1, 2]
@@ -264,18 +290,8 @@ def heatmap_max_keypoint(
     delta_y = torch.where(shorten, delta_y / larger * 1.5, delta_y)
     curvature = delta_x * (xx * delta_x + xy * delta_y) + delta_y * (xy * delta_x + yy * delta_y)
     score = f[1, 1] - (slope_x * delta_x + slope_y * delta_y) + 0.5 * curvature
-    score = torch.where(solvable, score, best_score)
-
-    x0, y0, x1, y1 = (bboxes_in[:, i, None] for i in range(4))
-    x = x0 + (0.5 + best_x + delta_x) * (x1 - x0).clamp(min=1.0) / side
-    y = y0 + (0.5 + best_y + delta_y) * (y1 - y0).clamp(min=1.0) / side
-    if should_output_softmax:
-        # Without subtracting the maximum, as Caffe2 does: logits above 88 overflow there too.
-        exponentials = flat.exp()
-        probability = exponentials.gather(-1, best[..., None]).squeeze(-1) / exponentials.sum(-1)
-    else:
-        probability = torch.zeros_like(x)
-    return torch.stack((x, y, score, probability), dim=1)
+    score = torch.where(solvable, score, f[1, 1])
+    return delta_x, delta_y, score
 
 
 def _mirrored(index: Tensor, size: int) -> Tensor:
