@@ -73,7 +73,6 @@ class AnchorsIntoProposals(RewriteRule):
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Sequence[Value]:
-        made: Sequence[Value] = b.det.grid_proposals(
+        return b.det.grid_proposals(
             *(m.logits, m.deltas, m.cells, m.im_info), strides=m.strides, offset=m.offset, **m.root.attributes
         )
-        return made

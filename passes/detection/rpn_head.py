@@ -70,10 +70,7 @@ class MergeRpnHead(RewriteRule):
                 fused[key] = _interleaved(b, *head[:2]), _interleaved(b, *head[2:])
             with b.at(logits.source):
                 made.append(b.aten.conv2d(x, *fused[key]))
-        fused_proposals: Sequence[Value] = b.det.dense_proposals(
-            made, m.cells, m.im_info, **m.root.attributes
-        )
-        return fused_proposals
+        return b.det.dense_proposals(made, m.cells, m.im_info, **m.root.attributes)
 
 
 def _is_constant(value: Value) -> bool:

@@ -212,8 +212,7 @@ class MergeParallel(RewriteRule):
             bias = add_folded(b.graph, f"{stem}.bias", torch.cat([_bias(layer) for layer in m.layers]))
         made = b.call(m.root.op, m.x, weight, bias, **m.root.attributes)
         axis = made.rank - 1 if m.root.op.name == LINEAR else 1
-        split: Sequence[Value] = b.aten.split_with_sizes(made, split_sizes=rows, dim=axis)
-        return split
+        return b.aten.split_with_sizes(made, split_sizes=rows, dim=axis)
 
 
 def _bias(layer: Node) -> Tensor:

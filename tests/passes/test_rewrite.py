@@ -20,6 +20,7 @@ from detc.passes import (
     apply_rules,
     attribute,
 )
+from detc.passes.core.base import integer, integers, number, numbers
 from tests.checks import body_of, check_use_lists, graph_of, joined
 
 X = "input %x: f32[N,4]\ninput %y: f32[N,4]\n"
@@ -162,6 +163,25 @@ def test_attributes_are_compared_asked_or_kept() -> None:
     kept = Rule(lambda p, x: p.aten.sum.dim_IntList(x, dim=p.attribute("axes")), made)
     assert apply(kept, lines)[2]
     assert kept.found[0].axes == (1,)
+
+
+def test_attributes_are_read_by_type() -> None:
+    pad = graph_of(X + "%a: f32[N,6] = aten.constant_pad_nd(%x, pad=(1, 1), value=2.0)\nreturn out=%a").nodes[
+        0
+    ]
+    assert (
+        number(pad, "value") == 2.0 and integers(pad, "pad") == (1, 1) and numbers(pad, "pad") == (1.0, 1.0)
+    )
+    assert isinstance(integer(pad, "value"), int)
+    pad.attributes["value"] = 0.5
+    with pytest.raises(
+        IRError, match=r"'value' of aten.constant_pad_nd holds 0.5 where a whole number must stand"
+    ):
+        integer(pad, "value")
+    with pytest.raises(IRError, match=r"holds \(1, 1\) where a number must stand"):
+        number(pad, "pad")
+    with pytest.raises(IRError, match=r"'value' of aten.constant_pad_nd is 0.5, not a row"):
+        numbers(pad, "value")
 
 
 def test_a_refused_attribute_says_so() -> None:

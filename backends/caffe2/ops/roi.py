@@ -88,10 +88,9 @@ def roi_align(
     features = features.contiguous()
 
     def pool(some: Tensor) -> Tensor:
-        result: Tensor = torchvision_roi_align(
+        return torchvision_roi_align(
             features, some, (pooled_h, pooled_w), spatial_scale, max(sampling_ratio, 0), aligned
         )
-        return result
 
     # torchvision's kernel for CPUs has one thread.
     large = features.device.type == "cpu" and len(rois) * features.shape[1] * pooled_h * pooled_w > 1 << 18

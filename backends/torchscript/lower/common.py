@@ -7,7 +7,6 @@ where the inputs are. Counts that depend on data stay symbolic, and no row is no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -102,6 +101,4 @@ def known(size: Dim, what: str) -> int:
 
 def one_or_cat(b: Builder, parts: Sequence[Value], axis: int) -> Value:
     """The parts in a row."""
-    made: Any = parts[0] if len(parts) == 1 else b.aten.cat(list(parts), dim=axis)
-    assert isinstance(made, Value)
-    return made
+    return parts[0] if len(parts) == 1 else b.aten.cat(list(parts), dim=axis)
