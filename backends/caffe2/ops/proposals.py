@@ -135,7 +135,8 @@ def _large_and_inside(boxes: Tensor, info: Tensor, min_size: float, legacy_plus_
     if boxes.shape[1] == 4:
         x, y = x + width / 2, y + height / 2
     least = min_size * scale
-    return (width >= least) & (height >= least) & (x < image_width) & (y < image_height)
+    fit: Tensor = (width >= least) & (height >= least) & (x < image_width) & (y < image_height)
+    return fit
 
 
 def _levels(least: int, most: int, what: str) -> int:
