@@ -21,7 +21,6 @@ import torchvision  # noqa: F401  (registers its operators)
 from torch import Tensor, nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
-from torch.torch_version import TorchVersion
 
 from detc.backends.metadata import metadata
 from detc.ir import (
@@ -85,7 +84,7 @@ def export(graph: Graph) -> ExportedModel:
         UnsupportedError: it has functions with loops; all of them are listed.
         InputError: torch is too old, or torch.export does not take one of its ops.
     """
-    if TorchVersion(torch.__version__) < OLDEST_TORCH:
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
         raise InputError(
             f"exported programs need torch {'.'.join(map(str, OLDEST_TORCH))} or later, and this is "
             f"{torch.__version__}; a TorchScript module (--target torchscript) needs no newer one"

@@ -55,7 +55,7 @@ class FPN(Backbone):
         levels = [int(math.log2(stride)) for stride in strides]
         laterals, outputs = [], []
         for name, level in zip(in_features, levels, strict=True):
-            laterals.append(_conv(shapes[name].channels, out_channels, norm, kernel_size=1))
+            laterals.append(_conv(shapes[name].channels or 0, out_channels, norm, kernel_size=1))
             outputs.append(_conv(out_channels, out_channels, norm, kernel_size=3, padding=1))
             self.add_module(f"fpn_lateral{level}", laterals[-1])
             self.add_module(f"fpn_output{level}", outputs[-1])

@@ -135,8 +135,8 @@ def _large_and_inside(boxes: Tensor, info: Tensor, min_size: float, legacy_plus_
     if boxes.shape[1] == 4:
         x, y = x + width / 2, y + height / 2
     least = min_size * scale
-    fit: Tensor = (width >= least) & (height >= least) & (x < image_width) & (y < image_height)
-    return fit
+    inside: Tensor = (width >= least) & (height >= least) & (x < image_width) & (y < image_height)
+    return inside
 
 
 def _levels(least: int, most: int, what: str) -> int:
