@@ -7,6 +7,7 @@ values of some operands (a shape, axes): constants give them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -121,7 +122,8 @@ def _infer(
                 shape.append(Fresh(f"d{count}"))
                 count += 1
         results.append(TensorType(DTYPE_OF_ELEMENT[proto.tensor_type.elem_type], tuple(shape)))
-    return refine(results, tensors, known, dict(attributes)) if refine else tuple(results)
+    use = _Inferred(tuple(results), tensors, known, dict(attributes))
+    return refine(use) if refine else use.results
 
 
 def _output_types(
@@ -180,10 +182,29 @@ def _reason(error: Exception) -> str:
 
 # onnx forgets every size of a result when it cannot tell one of them. These rules keep those that stay.
 
-Refinement = Callable[
-    [list[TensorType], list[TensorType | None], tuple[Known, ...], dict[str, Attribute]],
-    tuple[TensorType, ...],
-]
+
+@dataclass(frozen=True)
+class _Inferred:
+    """A use of an operator and what onnx makes of it."""
+
+    results: tuple[TensorType, ...]
+    tensors: Sequence[TensorType | None]
+    known: tuple[Known, ...]
+    attributes: Mapping[str, Attribute]
+
+    @property
+    def source(self) -> TensorType:
+        """The first operand, which each of these operators needs."""
+        (source, *_) = self.tensors
+        assert source is not None
+        return source
+
+    def elements(self, index: int) -> Known:
+        """An operand's elements, None where there are none, or they are not constant."""
+        return self.known[index] if index < len(self.known) else None
+
+
+Refinement = Callable[[_Inferred], tuple[TensorType, ...]]
 
 
 def _keep(result: TensorType, source: TensorType, changed: set[int]) -> TensorType:
@@ -197,83 +218,54 @@ def _keep(result: TensorType, source: TensorType, changed: set[int]) -> TensorTy
     return result.with_shape(*shape)
 
 
-def _refine_slice(
-    results: list[TensorType],
-    tensors: list[TensorType | None],
-    known: tuple[Known, ...],
-    attributes: dict[str, Attribute],
-) -> tuple[TensorType, ...]:
-    source, starts = tensors[0], tensors[1]
-    assert source is not None and starts is not None
-    axes: Any = known[3] if len(tensors) > 3 else None
-    if len(tensors) <= 3 or tensors[3] is None:
+def _refine_slice(use: _Inferred) -> tuple[TensorType, ...]:
+    source, starts = use.source, use.tensors[1]
+    assert starts is not None
+    axes: Any = use.elements(3)
+    if len(use.tensors) <= 3 or use.tensors[3] is None:
         count = starts.shape[0]
         axes = range(count if isinstance(count, int) else source.rank)
     if axes is None:
-        return tuple(results)
-    return (_keep(results[0], source, {axis % source.rank for axis in axes}),)
+        return use.results
+    return (_keep(use.results[0], source, {axis % source.rank for axis in axes}),)
 
 
-def _refine_topk(
-    results: list[TensorType],
-    tensors: list[TensorType | None],
-    known: tuple[Known, ...],
-    attributes: dict[str, Attribute],
-) -> tuple[TensorType, ...]:
-    source = tensors[0]
-    assert source is not None
-    axis = attributes.get("axis", -1)
+def _refine_topk(use: _Inferred) -> tuple[TensorType, ...]:
+    axis = use.attributes.get("axis", -1)
     assert isinstance(axis, int)
-    shape = list(source.shape)
-    count = known[1]
-    shape[axis % source.rank] = count[0] if count is not None and isinstance(count[0], int) else Fresh("k")
-    return tuple(r.with_shape(*shape) for r in results)
+    shape = list(use.source.shape)
+    count = use.elements(1)
+    shape[axis % len(shape)] = count[0] if count is not None and isinstance(count[0], int) else Fresh("k")
+    return tuple(r.with_shape(*shape) for r in use.results)
 
 
-def _refine_pad(
-    results: list[TensorType],
-    tensors: list[TensorType | None],
-    known: tuple[Known, ...],
-    attributes: dict[str, Attribute],
-) -> tuple[TensorType, ...]:
-    source = tensors[0]
-    assert source is not None
-    pads = known[1]
-    axes: Any = known[3] if len(known) > 3 and known[3] is not None else range(source.rank)
+def _refine_pad(use: _Inferred) -> tuple[TensorType, ...]:
+    source, pads = use.source, use.elements(1)
+    known: Any = use.elements(3)
+    axes = range(source.rank) if known is None else known
     if pads is None:
-        return (_keep(results[0], source, {axis % source.rank for axis in axes}),)
+        return (_keep(use.results[0], source, {axis % source.rank for axis in axes}),)
     half = len(pads) // 2
     return (
-        _keep(results[0], source, {a % source.rank for i, a in enumerate(axes) if pads[i] or pads[half + i]}),
+        _keep(
+            use.results[0], source, {a % source.rank for i, a in enumerate(axes) if pads[i] or pads[half + i]}
+        ),
     )
 
 
-def _refine_tile(
-    results: list[TensorType],
-    tensors: list[TensorType | None],
-    known: tuple[Known, ...],
-    attributes: dict[str, Attribute],
-) -> tuple[TensorType, ...]:
-    source = tensors[0]
-    repeats = known[1]
-    assert source is not None
+def _refine_tile(use: _Inferred) -> tuple[TensorType, ...]:
+    source, repeats = use.source, use.elements(1)
     if repeats is None:
-        return tuple(results)
-    return (_keep(results[0], source, {axis for axis, times in enumerate(repeats) if times != 1}),)
+        return use.results
+    return (_keep(use.results[0], source, {axis for axis, times in enumerate(repeats) if times != 1}),)
 
 
-def _refine_reshape(
-    results: list[TensorType],
-    tensors: list[TensorType | None],
-    known: tuple[Known, ...],
-    attributes: dict[str, Attribute],
-) -> tuple[TensorType, ...]:
+def _refine_reshape(use: _Inferred) -> tuple[TensorType, ...]:
     """The size that -1 stands for, where it is one that the source has, or a number."""
-    source, entries = tensors[0], known[1]
-    assert source is not None
-    if entries is None or -1 not in entries or attributes.get("allowzero"):
-        return tuple(results)
-    shape: list[Dim] = list(results[0].shape)
+    source, entries = use.source, use.elements(1)
+    if entries is None or -1 not in entries or use.attributes.get("allowzero"):
+        return use.results
+    shape: list[Dim] = list(use.results[0].shape)
     elements: Dim = 1
     for dim in source.shape:
         elements = elements * dim
@@ -286,7 +278,7 @@ def _refine_reshape(
     simple = isinstance(open_size, int) or open_size in source.shape
     if open_size is not None and simple and open_size * others == elements:
         shape[entries.index(-1)] = open_size
-    return (results[0].with_shape(*shape),)
+    return (use.results[0].with_shape(*shape),)
 
 
 _REFINEMENTS: dict[str, Refinement] = {

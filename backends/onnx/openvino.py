@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,6 @@ from detc.ir import InputError
 from detc.ir.extras import extra
 
 from .feeds import Declared, decode_metadata, read_feed
-
-
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed."""
-    return find_spec("openvino") is not None
 
 
 class OpenVinoModel:

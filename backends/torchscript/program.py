@@ -105,12 +105,7 @@ def export(graph: Graph) -> ExportedModel:
         s.name: ExportDim(s.name.lower(), min=-(-least[s.name] // s.multiple), max=_LARGEST // s.multiple)
         for s in symbols
     }
-    example: dict[str, int] = {}
-    for number, symbol in enumerate(symbols):
-        # Sizes that differ from each other, so that torch takes none of them for another.
-        example[symbol.name] = max(least[symbol.name], (number + 2) * symbol.multiple)
-        while list(example.values()).count(example[symbol.name]) > 1:
-            example[symbol.name] += symbol.multiple
+    example = _example_sizes(symbols, least)
     inputs: list[Tensor] = []
     dynamic: list[dict[int, Any]] = []
     for value in graph.inputs:
@@ -137,6 +132,17 @@ def export(graph: Graph) -> ExportedModel:
     # They would be stored with the program.
     program.example_inputs = None
     return ExportedModel(program, {**metadata(graph), "least": least})
+
+
+def _example_sizes(symbols: Sequence[Symbol], least: Mapping[str, int]) -> dict[str, int]:
+    """Sizes to export with. They differ from each other, so that torch takes none of them for another."""
+    example: dict[str, int] = {}
+    for number, symbol in enumerate(symbols):
+        size = max(least[symbol.name], (number + 2) * symbol.multiple)
+        while size in example.values():
+            size += symbol.multiple
+        example[symbol.name] = size
+    return example
 
 
 def _module(graph: Graph) -> nn.Module:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
-from detc.ir.structures import Boxes, Instances
+from detc.ir.structures import Instances
 
 from ..errors import InputError
 from .box_regression import Box2BoxTransform, Box2BoxTransformRotated
-from .layers import Conv2d, Norm, ShapeSpec, get_norm
+from .layers import Norm, ShapeSpec, add_convs
+from .rotated_ops import boxes_of, suppress
 
 Predictions = tuple[Tensor, Tensor]
 
@@ -43,20 +43,7 @@ class FastRCNNConvFCHead(nn.Sequential):
         channels, height, width = input_shape.channels, input_shape.height, input_shape.width
         if channels is None or height is None or width is None:
             raise InputError("FastRCNNConvFCHead must know its input's channels, height and width")
-        self.conv_norm_relus: list[Conv2d] = []
-        for index, conv_dim in enumerate(conv_dims, start=1):
-            conv = Conv2d(
-                channels,
-                conv_dim,
-                kernel_size=3,
-                padding=1,
-                bias=not conv_norm,
-                norm=get_norm(conv_norm, conv_dim),
-                activation=nn.ReLU(),
-            )
-            self.add_module(f"conv{index}", conv)
-            self.conv_norm_relus.append(conv)
-            channels = conv_dim
+        channels = add_convs(self, "conv", channels, conv_dims, conv_norm)
         self._output_shape = ShapeSpec(channels=channels, height=height, width=width)
         self.fcs: list[nn.Linear] = []
         size = channels * height * width
@@ -83,10 +70,11 @@ def fast_rcnn_inference(
     score_thresh: float,
     nms_thresh: float,
     topk_per_image: int,
+    box_dim: int = 4,
 ) -> tuple[list[Instances], list[Tensor]]:
     """`fast_rcnn_inference_single_image` for each image; the two results in a list each."""
     results = [
-        fast_rcnn_inference_single_image(*image, score_thresh, nms_thresh, topk_per_image)
+        fast_rcnn_inference_single_image(*image, score_thresh, nms_thresh, topk_per_image, box_dim)
         for image in zip(boxes, scores, image_shapes, strict=True)
     ]
     return [instances for instances, _ in results], [index for _, index in results]
@@ -99,46 +87,48 @@ def fast_rcnn_inference_single_image(
     score_thresh: float,
     nms_thresh: float,
     topk_per_image: int,
+    box_dim: int = 4,
 ) -> tuple[Instances, Tensor]:
     """Detections from boxes and scores: threshold, suppress within each class, keep the best.
 
     Args:
-        boxes: [R, 4 * K], or [R, 4] if one box serves all classes.
+        boxes: [R, box_dim * K], or [R, box_dim] if one box serves all classes.
         scores: [R, K + 1], the last for the background.
         image_shape: (height, width) that boxes are clipped to.
         score_thresh: scores must be above this.
         nms_thresh: IoU above which a lower scored box of the same class goes.
         topk_per_image: how many are kept at most; below 0 for all.
+        box_dim: 4, or 5 for rotated boxes.
 
     Returns:
         `Instances` with pred_boxes, scores and pred_classes, best first; and for each the row it came from.
     """
-    boxes, scores, rows = finite_rows(boxes, scores)
+    boxes, scores, rows = _finite_rows(boxes, scores)
     scores = scores[:, :-1]
-    clipped = Boxes(boxes.reshape(-1, 4))
+    clipped = boxes_of(boxes.reshape(-1, box_dim))
     clipped.clip(image_shape)
-    per_class = clipped.tensor.view(len(scores), boxes.shape[1] // 4, 4)
-    candidate_boxes, candidate_scores, index = above_threshold(per_class, scores, score_thresh)
-    keep = batched_nms(candidate_boxes, candidate_scores.float(), index[:, 1], nms_thresh)
+    per_class = clipped.tensor.view(len(scores), boxes.shape[1] // box_dim, box_dim)
+    candidate_boxes, candidate_scores, index = _above_threshold(per_class, scores, score_thresh)
+    keep = suppress(candidate_boxes, candidate_scores, index[:, 1], nms_thresh)
     if topk_per_image >= 0:
         keep = keep[:topk_per_image]
     result = Instances(
         image_shape,
-        pred_boxes=Boxes(candidate_boxes[keep]),
+        pred_boxes=boxes_of(candidate_boxes[keep]),
         scores=candidate_scores[keep],
         pred_classes=index[keep, 1],
     )
     return result, rows[index[keep, 0]]
 
 
-def finite_rows(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _finite_rows(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The rows whose numbers are all finite, and which they are."""
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
     (rows,) = torch.where(finite)
     return boxes[finite], scores[finite], rows
 
 
-def above_threshold(boxes: Tensor, scores: Tensor, score_thresh: float) -> tuple[Tensor, Tensor, Tensor]:
+def _above_threshold(boxes: Tensor, scores: Tensor, score_thresh: float) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes and scores above the threshold with their (row, class), from [R, K or 1, box_dim] and [R, K]."""
     chosen = scores > score_thresh
     index = chosen.nonzero()
@@ -174,7 +164,7 @@ class FastRCNNOutputLayers(nn.Module):
         """
         super().__init__()
         input_size = (input_shape.channels or 0) * (input_shape.width or 1) * (input_shape.height or 1)
-        box_dim = len(box2box_transform.weights)
+        self.box_dim = box_dim = len(box2box_transform.weights)
         self.num_classes = num_classes
         self.cls_score = nn.Linear(input_size, num_classes + 1)
         self.bbox_pred = nn.Linear(input_size, (1 if cls_agnostic_bbox_reg else num_classes) * box_dim)
@@ -204,6 +194,7 @@ class FastRCNNOutputLayers(nn.Module):
             self.test_score_thresh,
             self.test_nms_thresh,
             self.test_topk_per_image,
+            self.box_dim,
         )
 
     def predict_boxes(self, predictions: Predictions, proposals: list[Instances]) -> tuple[Tensor, ...]:

@@ -128,7 +128,9 @@ def _checked_strides(shapes: Mapping[str, ShapeSpec], in_features: Sequence[str]
     return strides
 
 
-def _conv(channels: int, out_channels: int, norm: str, *, kernel_size: int, padding: int = 0) -> Conv2d:
+def _conv(
+    channels: int | None, out_channels: int, norm: str, *, kernel_size: int, padding: int = 0
+) -> Conv2d:
     return Conv2d(
         channels,
         out_channels,

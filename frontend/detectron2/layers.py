@@ -5,7 +5,7 @@ Weights come from a checkpoint, so that no layer here reproduces detectron2's in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -333,3 +333,20 @@ class ROIAlign(nn.Module):
             f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
             f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
         )
+
+
+def add_convs(module: nn.Module, name: str, channels: int, conv_dims: Sequence[int], norm: Norm) -> int:
+    """Add 3x3 convolutions with normalization and ReLU, `name` and a number from 1. Returns the last one's channels."""
+    for index, conv_dim in enumerate(conv_dims, start=1):
+        conv = Conv2d(
+            channels,
+            conv_dim,
+            kernel_size=3,
+            padding=1,
+            bias=not norm,
+            norm=get_norm(norm, conv_dim),
+            activation=nn.ReLU(),
+        )
+        module.add_module(f"{name}{index}", conv)
+        channels = conv_dim
+    return channels

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detc.ir.structures import Instances
 
 from ..errors import InputError
-from .layers import Conv2d, Norm, ShapeSpec, check_inference, get_norm
+from .layers import Conv2d, Norm, ShapeSpec, add_convs, check_inference
 
 
 def mask_rcnn_inference(pred_mask_logits: Tensor, pred_instances: list[Instances]) -> None:
@@ -60,21 +60,7 @@ class MaskRCNNConvUpsampleHead(BaseMaskRCNNHead, nn.Sequential):  # type: ignore
         super().__init__()
         if not conv_dims or input_shape.channels is None:
             raise InputError("MaskRCNNConvUpsampleHead needs input channels and conv_dims")
-        self.conv_norm_relus: list[Conv2d] = []
-        channels = input_shape.channels
-        for index, conv_dim in enumerate(conv_dims[:-1], start=1):
-            conv = Conv2d(
-                channels,
-                conv_dim,
-                kernel_size=3,
-                padding=1,
-                bias=not conv_norm,
-                norm=get_norm(conv_norm, conv_dim),
-                activation=nn.ReLU(),
-            )
-            self.add_module(f"mask_fcn{index}", conv)
-            self.conv_norm_relus.append(conv)
-            channels = conv_dim
+        channels = add_convs(self, "mask_fcn", input_shape.channels, conv_dims[:-1], conv_norm)
         self.deconv = nn.ConvTranspose2d(channels, conv_dims[-1], kernel_size=2, stride=2)
         self.add_module("deconv_relu", nn.ReLU())
         self.predictor = Conv2d(conv_dims[-1], num_classes, kernel_size=1)

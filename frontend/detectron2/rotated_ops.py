@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 from detc.ir.dialects.rotated_kernels import (
     batched_nms_rotated,
@@ -10,14 +11,29 @@ from detc.ir.dialects.rotated_kernels import (
     pairwise_iou_rotated,
     roi_align_rotated,
 )
+from detc.ir.structures import Boxes, RotatedBoxes
 
 __all__ = [
     "ROIAlignRotated",
     "batched_nms_rotated",
+    "boxes_of",
     "nms_rotated",
     "pairwise_iou_rotated",
     "roi_align_rotated",
+    "suppress",
 ]
+
+
+def boxes_of(tensor: Tensor) -> Boxes | RotatedBoxes:
+    """What holds boxes [N, 4] or rotated boxes [N, 5]."""
+    return Boxes(tensor) if tensor.shape[-1] == Boxes.box_dim else RotatedBoxes(tensor)
+
+
+def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Which of boxes [N, 4] or [N, 5] stay, best first, in suppression within each group."""
+    nms = batched_nms if boxes.shape[-1] == Boxes.box_dim else batched_nms_rotated
+    kept: Tensor = nms(boxes, scores.float(), groups, threshold)
+    return kept
 
 
 class ROIAlignRotated(nn.Module):

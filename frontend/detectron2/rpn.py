@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from detc.ir.structures import Boxes, ImageList, Instances, RotatedBoxes
 
@@ -14,6 +13,7 @@ from ..errors import InputError
 from .anchors import DefaultAnchorGenerator, RotatedAnchorGenerator
 from .box_regression import Box2BoxTransform, Box2BoxTransformRotated
 from .layers import Conv2d, check_inference
+from .rotated_ops import boxes_of, suppress
 
 
 class StandardRPNHead(nn.Module):
@@ -196,7 +196,7 @@ def find_top_rpn_proposals(
     keep the best.
 
     Args:
-        proposals: for each level [N, A_l, 4].
+        proposals: for each level [N, A_l, 4] or, rotated, [N, A_l, 5].
         pred_objectness_logits: for each level [N, A_l].
         image_sizes: (height, width) of each image, which boxes are clipped to.
         nms_thresh: IoU above which a lower scored proposal of the same level goes.
@@ -211,10 +211,10 @@ def find_top_rpn_proposals(
     results = []
     for image_boxes, image_scores, image_size in zip(all_boxes, all_scores, image_sizes, strict=True):
         finite = torch.isfinite(image_boxes).all(dim=1) & torch.isfinite(image_scores)
-        boxes = Boxes(image_boxes[finite])
+        boxes = boxes_of(image_boxes[finite])
         boxes.clip(image_size)
         large = boxes.nonempty(threshold=min_box_size)
         boxes, scores, image_levels = boxes[large], image_scores[finite][large], levels[finite][large]
-        keep = batched_nms(boxes.tensor, scores.float(), image_levels, nms_thresh)[:post_nms_topk]
+        keep = suppress(boxes.tensor, scores, image_levels, nms_thresh)[:post_nms_topk]
         results.append(Instances(image_size, proposal_boxes=boxes[keep], objectness_logits=scores[keep]))
     return results

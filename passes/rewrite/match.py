@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from detc.ir import Graph, IRError, Node, Value
+from detc.ir import Graph, IRError, Node
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -72,10 +72,6 @@ class Match:
         """Note a reason not to match. The one with the most nodes matched before it is kept."""
         if len(self._nodes) > self._miss[0]:
             self._miss = (len(self._nodes), reason)
-
-    def is_single_use(self, value: Value) -> bool:
-        """Whether one node uses the value, and nothing else."""
-        return value.only_user is not None
 
     # For patterns: each of these binds and yields, and undoes it on resumption
 

@@ -44,11 +44,7 @@ class LowerToCaffe2(Conversion):
 
     target: ClassVar[str] = "caffe2"
     level: ClassVar[str] = "caffe2"
-
-    @property
-    @override
-    def table(self) -> Mapping[str, LoweringRule]:
-        return TABLE
+    table: ClassVar[Mapping[str, LoweringRule]] = TABLE
 
     @override
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Caffe2Builder:

@@ -46,11 +46,7 @@ class LowerToOnnx(Conversion):
 
     target: ClassVar[str] = "onnx"
     level: ClassVar[str] = "onnx"
-
-    @property
-    @override
-    def table(self) -> Mapping[str, LoweringRule]:
-        return TABLE
+    table: ClassVar[Mapping[str, LoweringRule]] = TABLE
 
     @override
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> OnnxBuilder:

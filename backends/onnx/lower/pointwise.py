@@ -197,12 +197,8 @@ def _comparison(name: str, op_type: str, negate: bool = False) -> None:
 
 
 for _name, _type in {
-    "eq": "Equal",
-    "lt": "Less",
-    "le": "LessOrEqual",
-    "gt": "Greater",
-    "ge": "GreaterOrEqual",
-}.items():
+    "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual",
+}.items():  # fmt: skip
     _comparison(_name, _type)
 _comparison("ne", "Equal", negate=True)
 

@@ -45,11 +45,7 @@ class LowerToTorchScript(Conversion):
 
     target: ClassVar[str] = "torchscript"
     level: ClassVar[str] = "torchscript"
-
-    @property
-    @override
-    def table(self) -> Mapping[str, LoweringRule]:
-        return LOWERED
+    table: ClassVar[Mapping[str, LoweringRule]] = LOWERED
 
     @override
     def is_direct(self, node: Node) -> bool:
