@@ -185,16 +185,16 @@ class _Proposals:
         most = minimum(integer(node, "post_nms_topk"), self._total)
         contest = b.aten.where.ScalarOther(kept, scores, other=-math.inf)
         best, index = b.aten.topk(contest, k=most, dim=1)
-        found = where_true(
+        survivors = where_true(
             b, b.aten.reshape(b.aten.gt.Scalar(best, other=-math.inf), shape=(self.images * most,))
         )
-        image = b.aten.floor_divide.Scalar(found, other=most)
-        place = rows(b, b.aten.reshape(index, shape=(self.images * most,)), found)
+        image = b.aten.floor_divide.Scalar(survivors, other=most)
+        place = rows(b, b.aten.reshape(index, shape=(self.images * most,)), survivors)
         start = b.aten.mul.Scalar(image, other=self._total)
         flat = b.aten.reshape(boxes, shape=(self.images * self._total, self.columns))
         return [
             rows(b, flat, b.aten.add.Tensor(start, place)),
-            rows(b, b.aten.reshape(best, shape=(self.images * most,)), found),
+            rows(b, b.aten.reshape(best, shape=(self.images * most,)), survivors),
             image,
         ]
 
