@@ -19,12 +19,15 @@ import math
 import re
 import struct
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
-from .graph import Graph
 from .node import Attribute, Constant, Node, Operand, Value, attribute_symbols
 from .types import DTYPE_NAMES, type_symbols
+
+if TYPE_CHECKING:
+    from .graph import Graph
 
 _IDENTIFIER = re.compile(r"[^\w]+")
 

@@ -14,8 +14,8 @@ from onnx.defs import OpSchema
 
 from detc.backends.caffe2.lower.builder import Caffe2Builder
 from detc.backends.caffe2.ops import BODIES
-from detc.backends.onnx.dialect import schema_of
 from detc.backends.onnx.lower.builder import OnnxBuilder
+from detc.backends.onnx.schemas import schema_of
 from detc.ir import Builder, torch_parts
 from detc.ir.aten import overload_of
 from detc.ir.builder import Several

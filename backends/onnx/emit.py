@@ -20,7 +20,8 @@ from detc.backends.metadata import detc_version, metadata
 from detc.ir import Constant, Dim, Graph, InputError, IRError, Node, SymExpr, TensorType, Value
 from detc.ir.files import atomic_write
 
-from .dialect import ELEMENT_TYPES, IR_VERSION, OPSET, attribute_protos, flatten, schema_of
+from .protos import attribute_protos
+from .schemas import ELEMENT_TYPES, IR_VERSION, OPSET, flatten, schema_of
 from .wire import SIZE_LIMIT, model_chunks, model_size, tensor_bytes
 
 PRODUCER = "detc"

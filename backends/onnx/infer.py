@@ -33,16 +33,8 @@ from detc.ir.dims import floor_div
 from detc.ir.ops import OperandRule, OperandType
 
 from .body import infer_scan
-from .dialect import (
-    DTYPE_OF_ELEMENT,
-    ELEMENT_TYPES,
-    IR_VERSION,
-    OPSET,
-    Frozen,
-    attribute_protos,
-    flatten,
-    output_count,
-)
+from .protos import attribute_protos
+from .schemas import DTYPE_OF_ELEMENT, ELEMENT_TYPES, IR_VERSION, OPSET, Frozen, flatten, output_count
 
 _VALUE_LIMIT = 64
 """Constants with at most this many elements are shown to shape inference: sizes, axes, paddings."""

@@ -14,7 +14,8 @@ from onnx import helper
 from onnx.defs import OpSchema
 from torch import Tensor
 
-from .dialect import ELEMENT_TYPES, IR_VERSION, OPSET, Frozen, attribute_protos, flatten, output_count
+from .protos import attribute_protos
+from .schemas import ELEMENT_TYPES, IR_VERSION, OPSET, Frozen, flatten, output_count
 
 Signature: TypeAlias = tuple["tuple[torch.dtype, tuple[int | None, ...]] | None", ...]
 """Element type and shape of each input, None where one is left out and for sizes that may differ."""

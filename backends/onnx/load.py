@@ -40,7 +40,7 @@ from detc.ir.node import LITERAL_LIMIT
 from detc.ir.ops import FRESH_PREFIX
 
 from .body import body_text
-from .dialect import DTYPE_OF_ELEMENT, OPSET, OUTPUTS, has_open_count, read_attribute, schema_of
+from .schemas import DTYPE_OF_ELEMENT, OPSET, OUTPUTS, has_open_count, read_attribute, schema_of
 
 _WRITTEN_BY_EMIT = {"schema", "detc_version"}
 _NO_IDENTIFIER = re.compile(r"\W+")

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import torch
 
-from .dialect import ELEMENT_TYPES
+from .schemas import ELEMENT_TYPES
 
 _LENGTH_DELIMITED = 2
 SIZE_LIMIT = 2**31 - 1

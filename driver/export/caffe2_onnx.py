@@ -19,8 +19,8 @@ from detc.backends.caffe2 import Caffe2Nets, emit, load_nets
 from detc.backends.caffe2.arguments import operator_arguments
 from detc.backends.caffe2.proto import OperatorDef
 from detc.backends.metadata import detc_version
-from detc.backends.onnx.dialect import ELEMENT_TYPES
 from detc.backends.onnx.emit import PRODUCER, dimension_name
+from detc.backends.onnx.schemas import ELEMENT_TYPES
 from detc.ir import Graph, TensorType
 
 DOMAIN = "org.pytorch._caffe2"

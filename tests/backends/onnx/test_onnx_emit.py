@@ -140,7 +140,7 @@ def test_bad_files_are_named(tmp_path, kind):
 
 def test_a_runtime_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputError, match="pip install openvino"):
+    with pytest.raises(InputError, match=r"pip install 'detc\[openvino\]'"):
         OpenVinoModel(emit(small_graph()).to_bytes())
 
 
