@@ -53,7 +53,7 @@ def pipeline(
 
 _WITHOUT = {
     "dtype": "stores weights as float32",
-    "batch": "writes files that take any number of images at once",
+    "batch": "takes any number of images at once",
 }
 """Option -> what a target that does not take it does."""
 

@@ -206,5 +206,5 @@ def test_progress_is_for_terminals(tmp_path: Path) -> None:
         assert process.stdout is not None
         listed = process.stdout.read()
     os.close(terminal)
-    assert b"import torch ..." in shown
-    assert "import torch" not in listed and "\x1b" not in listed
+    assert b"import detc ..." in shown
+    assert "import detc" not in listed and "\x1b" not in listed

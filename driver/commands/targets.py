@@ -21,6 +21,8 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "with --masks pasted": {"postprocess": True, "masks": "pasted"},
 }
 
+_SPEC_WIDTH = 40
+
 
 def pass_tables() -> Iterator[Table]:
     """For each target, its passes in order: the name, what it does, and when it runs if not always."""
@@ -29,7 +31,9 @@ def pass_tables() -> Iterator[Table]:
         title = f"target {name}: {target.what_it_writes}, run by {runtimes}"
         made = table("#", "pass", "what it does", "when", title=title, right=("#",))
         for number, (step, when) in enumerate(_merged(name), 1):
-            made.add_row(str(number), step.spec, step.summary, when)
+            # Long options would squeeze the other columns.
+            spec = step.spec if len(step.spec) <= _SPEC_WIDTH else f"{step.name}{{...}}"
+            made.add_row(str(number), spec, step.summary, when)
         yield made
 
 

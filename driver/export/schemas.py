@@ -212,11 +212,9 @@ def _check_count(values: Sequence[Any], wanted: int) -> None:
 
 def _structure_name(cls: type) -> str | None:
     """The name under which a schema knows a class; None if it is no structure of detc's or detectron2's."""
-    for base in cls.__mro__:
-        if base.__name__ in (*_WRAPPERS, "Instances"):
-            for package in _STRUCTURES:
-                if f"{base.__module__}.".startswith(f"{package}.") and base is cls:
-                    return f"{package}.{base.__name__}"
+    for package in _STRUCTURES if cls.__name__ in (*_WRAPPERS, "Instances") else ():
+        if getattr(sys.modules.get(package), cls.__name__, None) is cls:
+            return f"{package}.{cls.__name__}"
     return None
 
 

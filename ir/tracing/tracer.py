@@ -54,7 +54,6 @@ def trace(
         return flat_outputs
 
     symbols = [s for v in values for s in type_symbols(v.type)]
-
     model = nn.Module() if root is None else root
 
     def recorded(function: Callable[..., Any], **options: Any) -> RecordedImport:
@@ -83,9 +82,9 @@ def trace(
             with sizes_stay_symbolic(function, model):
                 record = recorded(torch.func.functionalize(flat), pre_dispatch=False)
             outputs = record.run()
-    made_of = output_structure[-1]
-    note_branches(builder.graph, record.world, path, trial)
-    return torch_parts.tree_unflatten(outputs, made_of)
+    made = torch_parts.tree_unflatten(outputs, output_structure[-1])
+    note_branches(builder.graph, record.world, path, trial)  # which runs `flat` again
+    return made
 
 
 def _refuse_instances(values: list[Value], path: str, name: str) -> None:

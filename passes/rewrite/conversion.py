@@ -7,6 +7,7 @@ without a rule, or whose rule refuses, is reported with its module path; all of 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
@@ -65,8 +66,11 @@ class Conversion(Pass):
     """What the target is called; its dialect, where it has one of its own."""
     level: ClassVar[str]
     """The graph's level afterwards."""
-    table: ClassVar[Mapping[str, LoweringRule]]
-    """Op name -> rule."""
+
+    @property
+    @abstractmethod
+    def table(self) -> Mapping[str, LoweringRule]:
+        """Op name -> rule."""
 
     @property
     @override

@@ -44,7 +44,11 @@ class LowerToCaffe2(Conversion):
 
     target: ClassVar[str] = "caffe2"
     level: ClassVar[str] = "caffe2"
-    table: ClassVar[Mapping[str, LoweringRule]] = TABLE
+
+    @property
+    @override
+    def table(self) -> Mapping[str, LoweringRule]:
+        return TABLE
 
     @override
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Caffe2Builder:

@@ -46,7 +46,11 @@ class LowerToOnnx(Conversion):
 
     target: ClassVar[str] = "onnx"
     level: ClassVar[str] = "onnx"
-    table: ClassVar[Mapping[str, LoweringRule]] = TABLE
+
+    @property
+    @override
+    def table(self) -> Mapping[str, LoweringRule]:
+        return TABLE
 
     @override
     def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> OnnxBuilder:

@@ -45,7 +45,11 @@ class LowerToTorchScript(Conversion):
 
     target: ClassVar[str] = "torchscript"
     level: ClassVar[str] = "torchscript"
-    table: ClassVar[Mapping[str, LoweringRule]] = LOWERED
+
+    @property
+    @override
+    def table(self) -> Mapping[str, LoweringRule]:
+        return LOWERED
 
     @override
     def is_direct(self, node: Node) -> bool:
