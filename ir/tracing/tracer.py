@@ -48,10 +48,9 @@ def trace(
     def flat(*tensors: torch.Tensor) -> list[Any]:
         waiting = iter(tensors)
         arguments = [next(waiting) if isinstance(leaf, Value) else leaf for leaf in leaves]
-        outputs = function(*torch_parts.tree_unflatten(arguments, structure))
-        flat_outputs, tree = torch_parts.tree_flatten(outputs)
+        outputs, tree = torch_parts.tree_flatten(function(*torch_parts.tree_unflatten(arguments, structure)))
         output_structure.append(tree)
-        return flat_outputs
+        return outputs
 
     symbols = [s for v in values for s in type_symbols(v.type)]
     model = nn.Module() if root is None else root
