@@ -8,6 +8,7 @@ from functools import lru_cache
 import pytest
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 import detc
 from detc.backends import onnx, torchscript
@@ -18,6 +19,7 @@ from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.lower import det as onnx_rules
 from detc.backends.torchscript import TorchScriptRuntime
 from detc.backends.torchscript import lower as torchscript_rules
+from detc.backends.torchscript.program import OLDEST_TORCH
 from detc.ir import Builder, Constant, Fresh, Graph, TensorType, Value, map_operands, op, run, symbol
 from detc.ir.types import Type
 from detc.passes import CommonSubexpressions, DeadCode, Decompose, FoldConstants, Pass, Pipeline
@@ -78,6 +80,10 @@ def test_a_new_op_is_one_function(target):
     graph = new_ops(sizes_of_data=target != "caffe2")
     lowered = detc.pipeline(target).run(graph)
     assert not any(node.op.dialect == "det" for node in lowered)
+    if target == "torch-export" and TorchVersion(torch.__version__) < OLDEST_TORCH:
+        with pytest.raises(detc.InputError, match="need torch"):
+            RUNTIMES[target](lowered)
+        return
     batch = 1 if target == "caffe2" else 3
     torch.manual_seed(5)
     inputs = {"data": torch.rand(batch, 3, 128, 160), "im_info": torch.rand(batch, 3)}
