@@ -45,6 +45,11 @@ def unary(names):
     return make
 
 
+def whole(b, x):
+    """Whole numbers, zeros among them."""
+    return b.aten._to_copy(b.aten._to_copy(x, dtype=torch.int64), dtype=torch.float32)
+
+
 FUNCTIONS = [
     Case("floats", [ROWS], unary(FLOAT_FUNCTIONS), SOME),
     Case("positive", [ROWS], unary(POSITIVE_FUNCTIONS), SOME, low=0.1, high=9.0),
@@ -124,6 +129,12 @@ ARITHMETIC = [
     ),
     Case("clamp-integers", ["i64[R,6]"], lambda b, x: b.aten.clamp(x, min=-1, max=1), SOME, 1),
     Case("clamp-tensors", [ROWS, "f32[6]"], lambda b, x, y: b.aten.clamp.Tensor(x, None, y), SOME, 1),
+    Case(
+        "atan2",
+        [ROWS, "f32[6]"],
+        lambda b, x, y: [b.aten.atan2(x, y), b.aten.atan2(whole(b, x), whole(b, y))],
+        SOME,
+    ),
     Case("maximum", [ROWS, "f32[6]"], lambda b, x, y: [b.aten.maximum(x, y), b.aten.minimum(x, y)], SOME, 2),
     Case("maximum-integers", ["i64[R]", "i64[]"], lambda b, x, y: b.aten.max.other(x, y), SOME, 1),
     Case("addcmul", [ROWS, ROWS, ROWS], lambda b, x, y, z: b.aten.addcmul(x, y, z, value=0.5), SOME, 3),
