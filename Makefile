@@ -56,9 +56,10 @@ lint: $(INSTALLED) $(PACKAGE)/complete
 types: $(INSTALLED) $(PACKAGE)/complete
 	MYPYPATH=$(PACKAGE) $(BIN)/mypy -p detc
 
-# The last step, so that pytest's summary stands at the end.
+# The last step, so that pytest's summary stands at the end. Files run in their order: sorted by their number of tests, as
+# is pytest-xdist's default, those with a few long ones would come last, on one core.
 unit: $(INSTALLED) lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "detc needs Python 3.11 or later; set PYTHON to one")'
