@@ -1,6 +1,6 @@
 """detectron2's inputs as arrays, and arrays as its outputs.
 
-Compiled detectors are run on arrays. Whoever brings tensors gets tensors, and torch is imported for nobody else.
+Compiled detectors run on arrays. A caller that passes tensors gets tensors back; for arrays torch is not imported.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Detector:
 
     @property
     def class_names(self) -> list[str]:
-        """The classes' names, their numbers where there are no names."""
+        """The classes' names, or their numbers if they have no names."""
         named = self.metadata.get("class_names")
         return list(named) if named else [str(i) for i in range(int(self.metadata.get("num_classes", 0)))]
 
