@@ -9,10 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detc.ir.instances import BOX_FIELDS
-
-UPRIGHT_WITHIN = 1.0
-"""Boxes turned by at most this many degrees are clipped to their image, as in detectron2."""
+from detc.ir.instances import BOX_FIELDS, UPRIGHT_WITHIN
 
 
 def postprocess(

@@ -19,6 +19,10 @@ BOX_FIELDS = ("pred_boxes", "proposal_boxes")
 """The fields that hold boxes, in the order in which postprocessing looks for them."""
 
 
+UPRIGHT_WITHIN = 1.0
+"""Boxes turned by at most this many degrees are clipped to their image, as in detectron2; others stay as they are."""
+
+
 def is_tensor(value: object) -> TypeGuard[Tensor]:
     """Whether it is a tensor of torch's, which is not imported to find out."""
     torch = sys.modules.get("torch")

@@ -17,10 +17,8 @@ from torchvision.ops import batched_nms
 
 from ..dims import Dim
 from ..errors import IRError
+from ..instances import UPRIGHT_WITHIN
 from .rotated_kernels import batched_nms_rotated
-
-UPRIGHT_WITHIN = 1.0
-"""Boxes turned by at most this many degrees are clipped to their image; there is no one way to clip the others."""
 
 
 @dataclass(frozen=True)
