@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 
-from . import torch_parts
+from . import aten_layers, torch_parts  # noqa: F401  (aten_layers registers its rules)
 from .aten_shapes import quick_types
-from .builder import operand_types
-from .dims import Symbol
 from .equality import attribute_key
 from .errors import DetcError, IRError, SizeIsNoNumber
-from .node import Attribute, Operand, attribute_symbols
+from .node import Attribute
 from .ops import Op, OperandType, Parameter, register_dialect
-from .symbolic import SymbolicShapes
-from .types import TensorType, Type, type_symbols
+from .questions import questions_so_far
+from .symbolic import meta, on_meta, sizes_in, type_of
+from .types import TensorType, Type
 
 # Arguments that say nothing about an inference graph. Given these values, they are left out of it.
 _INERT_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -130,15 +128,6 @@ def _signature(
     return overload, operands, tuple(attributes), attribute_key(tuple(attributes.values()))
 
 
-def remember_types(
-    op: Op, operands: Sequence[Operand], attributes: Mapping[str, Attribute], types: Sequence[Type]
-) -> None:
-    """Note the result types that torch's own shape propagation has just given for these operands."""
-    structured: list[Operand] = [tuple(o) if isinstance(o, list) else o for o in operands]
-    key = _signature(overload_of(op.name), tuple(operand_types(structured)), attributes)
-    _inferred.setdefault(key, list(types))
-
-
 def _make_infer(overload: torch_parts.OpOverload) -> Callable[..., list[Type]]:
     name = overload_name(overload)
 
@@ -148,10 +137,13 @@ def _make_infer(overload: torch_parts.OpOverload) -> Callable[..., list[Type]]:
         if types is None:
             if len(_inferred) >= _CACHE_LIMIT:
                 _inferred.clear()
+            asked = questions_so_far()
             types = quick_types(name, operands, attributes)
             if types is None:
                 types = torchs_types(overload, operands, attributes)
-            _inferred[key] = types
+            # Whoever comes next has to ask again.
+            if asked == questions_so_far():
+                _inferred[key] = types
         return types
 
     return infer
@@ -160,35 +152,27 @@ def _make_infer(overload: torch_parts.OpOverload) -> Callable[..., list[Type]]:
 def torchs_types(
     overload: torch_parts.OpOverload, operands: Sequence[OperandType], attributes: Mapping[str, Attribute]
 ) -> list[Type]:
-    """The result types by torch's own shape propagation; sizes that depend on data are `Fresh`.
+    """The result types by torch's own shape propagation.
 
     Errors:
         IRError: torch refuses the operands, or would have to fix one of their sizes.
     """
-    symbols: list[Symbol] = []
-    for operand in operands:
-        for item in operand if isinstance(operand, tuple) else (operand,):
-            if item is not None:
-                symbols.extend(type_symbols(item))
-    symbols.extend(attribute_symbols(tuple(attributes.values())))
-    world = _world(tuple(dict.fromkeys(symbols)))
 
-    def fake(operand: OperandType) -> Any:
+    def without_data(operand: OperandType) -> Any:
         if isinstance(operand, tuple):
-            return [fake(item) for item in operand]
+            return [without_data(item) for item in operand]
         if operand is None:
             return None
         if not isinstance(operand, TensorType):
             raise IRError(f"{overload_name(overload)} takes tensors, not {operand}")
-        return world.tensor(operand)
+        return meta(operand)
 
-    values = {name: world.attribute(value) for name, value in attributes.items()}
-    positional, keywords = call_arguments(overload, [fake(o) for o in operands], values)
+    values = {name: sizes_in(value) for name, value in attributes.items()}
+    positional, keywords = call_arguments(overload, [without_data(o) for o in operands], values)
     try:
-        with world.enter(), torch.no_grad():
-            results = flat_results(overload(*positional, **keywords))
+        return [type_of(result) for result in flat_results(on_meta(overload, positional, keywords))]
     except SizeIsNoNumber as error:
-        raise IRError(f"{overload_name(overload)} needs the size {error.size} as a number") from None
+        raise SizeIsNoNumber(error.size, overload_name(overload)) from None
     except DetcError:
         raise
     except Exception as error:
@@ -196,13 +180,6 @@ def torchs_types(
         raise IRError(
             f"{overload_name(overload)} refuses its operands: {reason[0] if reason else error}"
         ) from None
-    return [world.type(result) for result in results]
-
-
-@lru_cache(maxsize=64)
-def _world(symbols: tuple[Symbol, ...]) -> SymbolicShapes:
-    # Setting up a fake-tensor mode costs more than using it, and a graph has few sets of symbols.
-    return SymbolicShapes(symbols)
 
 
 def _resolve(name: str) -> Op | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,9 +12,12 @@ import torch
 from .dims import Dim, SymExpr, symbol
 from .errors import IRError
 from .graph import Graph
-from .node import Attribute, Constant, Node, Operand, Value
+from .node import Attribute, Constant, Node, Operand, Value, map_operands, substitute_attribute
 from .ops import FRESH_PREFIX, Op, OperandType, get_op
 from .types import Type, substitute_type, type_symbols
+
+_NUMBER = re.compile(r"_\d+$")
+"""What makes a new size's name unlike those before."""
 
 
 class Builder:
@@ -88,6 +92,38 @@ class Builder:
         if self.before is None:
             return self.graph.append(node)
         return self.graph.insert_before(self.before, node)
+
+    def inline(self, graph: Graph, operands: Sequence[Value], sizes: dict[str, Dim]) -> list[Value]:
+        """Put copies of another graph's nodes in. Returns what its outputs are here.
+
+        `operands` stand for its inputs, and `sizes` says what the sizes of these are here; those that its nodes bring
+        in get new names, and are added. The nodes keep the module path they come from, if they have one.
+        """
+        values: dict[Value, Value] = dict(zip(graph.inputs, operands, strict=True))
+
+        def own(value: Value) -> Value:
+            if value not in values and isinstance(value, Constant):
+                values[value] = self._own_constant(value)
+            return values[value]
+
+        for node in graph:
+            for s in (s for result in node.results for s in type_symbols(result.type) if s.name not in sizes):
+                sizes[s.name] = symbol(self.graph.fresh_symbol(_NUMBER.sub("", s.name)), s.multiple)
+            attributes = {name: substitute_attribute(a, sizes) for name, a in node.attributes.items()}
+            types = [substitute_type(result.type, sizes) for result in node.results]
+            with self.at(node.source or self.source):
+                made = self.node(node.op, map_operands(node.operands, own), attributes, types)
+            values.update(zip(node.results, made.results, strict=True))
+        return [own(value) for value in graph.outputs.values()]
+
+    def _own_constant(self, constant: Constant) -> Constant:
+        """The constant of another graph as one of this."""
+        name = constant.name
+        if not name:
+            return Constant(constant.data)
+        if self.graph.weights.get(name, constant).data is constant.data:
+            return self.graph.add_weight(name, constant.data)
+        return self.graph.constant(constant.data, name)
 
     def _name_fresh(self, types: Sequence[Type]) -> Sequence[Type]:
         stems = {s.name for t in types for s in type_symbols(t) if s.name.startswith(FRESH_PREFIX)}

@@ -1,97 +1,71 @@
-"""The bridge between IR dimensions and torch's symbolic integers: fake tensors with the IR's sizes."""
+"""The bridge to torch's symbolic integers: sizes of the IR that torch, or a model's code, computes with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from . import torch_parts
-from .conditions import Condition
-from .dims import Dim, Symbol, SymExpr
+from .dims import Dim, SymExpr
 from .errors import IRError
 from .node import Attribute
+from .symbolic_numbers import whole
 from .types import DTYPE_NAMES, TensorType
 
-_RELATIONS = {
-    "Equality": "==",
-    "Unequality": "!=",
-    "StrictLessThan": "<",
-    "LessThan": "<=",
-    "StrictGreaterThan": ">",
-    "GreaterThan": ">=",
-}
+
+def size(dim: Dim) -> Any:
+    """The dimension as an int or a torch.SymInt."""
+    return torch_parts.sym_int(whole(dim)) if isinstance(dim, SymExpr) else dim
 
 
-class SymbolicShapes:
-    """One world of symbolic sizes: a fake-tensor mode in which each IR symbol is a torch.SymInt."""
+def sizes_in(attribute: Attribute) -> Any:
+    """The attribute with every symbolic size in it as a torch.SymInt."""
+    if isinstance(attribute, tuple):
+        return [sizes_in(a) for a in attribute]
+    return size(attribute) if isinstance(attribute, SymExpr) else attribute
 
-    def __init__(self, symbols: Iterable[Symbol], *, repeats: bool = True) -> None:
-        """`repeats` says whether operators are called again and again with the same types, as a network does."""
-        # Only who traces or infers sizes needs torch's parts that it derives from.
-        from .shape_env import ExampleShapeEnv  # noqa: PLC0415
 
-        self._env = ExampleShapeEnv(symbols)
-        self.mode = torch_parts.FakeTensorMode(shape_env=self._env, allow_non_fake_inputs=True)
-        # To remember what an operator gave takes longer than to find it out once.
-        self.mode.cache_enabled &= repeats
+def dim_of(size: Any) -> Dim:
+    """An int or torch.SymInt as a dimension."""
+    return torch_parts.node_of(size).dim if isinstance(size, torch.SymInt) else int(size)
 
-    def tensor(self, type: TensorType) -> torch.Tensor:
-        """A fake tensor of that type."""
-        with self.mode:
-            return torch.empty(tuple(self.size(d) for d in type.shape), dtype=type.dtype)
 
-    def size(self, dim: Dim) -> Any:
-        """The dimension as an int or a torch.SymInt."""
-        return self._env.size(dim)
+def ratio_of(number: torch.SymFloat) -> tuple[Dim, Dim]:
+    """A real number computed from sizes as a fraction of two.
 
-    def attribute(self, attribute: Attribute) -> Any:
-        """The attribute with every symbolic size in it as a torch.SymInt."""
-        if isinstance(attribute, SymExpr):
-            return self.size(attribute)
-        if isinstance(attribute, tuple):
-            return [self.attribute(a) for a in attribute]
-        return attribute
+    Errors:
+        IRError: it is no such fraction.
+    """
+    ratio: tuple[Dim, Dim] | None = torch_parts.node_of(number).ratio
+    if ratio is None:
+        raise IRError(f"a number that the IR cannot express: {number}")
+    return ratio
 
-    def dim(self, size: Any) -> Dim:
-        """An int or torch.SymInt as a dimension."""
-        if isinstance(size, torch.SymInt):
-            return self._env.dim(torch_parts.expression(size))
-        return int(size)
 
-    def ratio(self, number: torch.SymFloat) -> tuple[Dim, Dim]:
-        """A real number computed from sizes as a fraction of two."""
-        return self._env.ratio(torch_parts.expression(number))
+def type_of(tensor: torch.Tensor) -> TensorType:
+    """A tensor's type; its sizes may be symbolic."""
+    if tensor.dtype not in DTYPE_NAMES:
+        raise IRError(f"tensors of {tensor.dtype} have no IR type")
+    return TensorType(tensor.dtype, tuple(map(dim_of, tensor.shape)))
 
-    def type(self, tensor: torch.Tensor) -> TensorType:
-        """A fake tensor's type."""
-        if tensor.dtype not in DTYPE_NAMES:
-            raise IRError(f"tensors of {tensor.dtype} have no IR type")
-        return TensorType(tensor.dtype, tuple(self.dim(s) for s in tensor.shape))
 
-    def enter(self) -> AbstractContextManager[Any]:
-        """A context in which torch computes on fake tensors."""
-        stack = ExitStack()
-        # Without it some conversions run in C++, which asks for the sizes as numbers.
-        stack.enter_context(torch_parts.enable_python_dispatcher())
-        stack.enter_context(self.mode)
-        return stack
+def meta(type: TensorType) -> torch.Tensor:
+    """A tensor of that type which has strides and no data."""
+    with torch.inference_mode(False):
+        return torch.empty(tuple(map(size, type.shape)), dtype=type.dtype, device="meta")
 
-    def branches(self) -> Iterator[tuple[Condition | None, str]]:
-        """What code outside of torch asked about sizes and was told is true, and the line that asked.
 
-        The example values gave the answer. None stands for a condition that the IR cannot express.
-        """
-        for asked, place in self._env.questions:
-            yield self._condition(asked), place
-
-    def _condition(self, expr: Any) -> Condition | None:
-        relation = _RELATIONS.get(type(expr).__name__)
-        if relation is None:
-            return None
-        try:
-            return Condition(self._env.dim(expr.args[0]), relation, self._env.dim(expr.args[1]))
-        except IRError:
-            return None
+def on_meta(overload: torch_parts.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What an operator gives for tensors without data, by torch's own shape propagation."""
+    positional, keywords = list(args), dict(kwargs)
+    for position, argument in enumerate(torch_parts.schema(overload).arguments):
+        if argument.name == "device":
+            if position < len(positional):
+                positional[position] = "meta"
+            else:
+                keywords["device"] = "meta"
+    # Without the dispatcher in Python some conversions run in C++, which asks for the sizes as numbers.
+    with torch.inference_mode(False), torch.no_grad(), torch_parts.enable_python_dispatcher():
+        return overload(*positional, **keywords)

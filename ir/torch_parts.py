@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import requires
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -22,50 +22,43 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from torch._C import FunctionSchema
+    from torch._C import _disabled_torch_function_impl as disabled_torch_function
     from torch._C import _get_tracing_state as get_tracing_state
     from torch._C import _set_tracing_state as set_tracing_state  # type: ignore[attr-defined]  # torch's stub lacks it
     from torch._dispatch.python import enable_python_dispatcher
-    from torch._dynamo.source import ConstantSource
     from torch._jit_internal import _qualified_name as qualified_name
     from torch._ops import OpOverload
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx
-    from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, uninteresting_files
-    from torch.fx.traceback import get_current_meta, preserve_node_meta
+    from torch.fx.experimental import sym_node
     from torch.jit._recursive import concrete_type_store
     from torch.jit._state import _jit_caching_layer as jit_caching_layer
+    from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
-    from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 __all__ = [
     "QUALNAME_OVERRIDE",
     "SCRIPT_CLASS",
-    "ConstantSource",
-    "DimDynamic",
-    "FakeTensorMode",
     "OpOverload",
-    "ShapeEnv",
-    "SymT",
+    "TorchDispatchMode",
     "check",
     "concrete_type_store",
+    "disabled_torch_function",
     "enable_python_dispatcher",
     "expression",
-    "get_current_meta",
     "get_tracing_state",
     "jit_caching_layer",
-    "make_fx",
-    "preserve_node_meta",
+    "node_of",
     "qualified_name",
     "schema",
     "script_methods",
     "script_text",
     "set_tracing_state",
     "storage_key",
-    "symbol_is_type",
+    "sym_int",
+    "sym_node",
     "tree_flatten",
     "tree_leaves",
     "tree_unflatten",
-    "uninteresting_files",
+    "wrapper",
 ]
 
 NEWEST = "2.15"
@@ -75,6 +68,9 @@ SCRIPT_CLASS = "__torch_script_class__"
 """The attribute of a class that says that torch.jit has compiled it."""
 QUALNAME_OVERRIDE = "_jit_override_qualname"
 """The attribute of a class that says under which name torch.jit knows it."""
+
+
+T = TypeVar("T", bound=torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -156,46 +152,20 @@ _PARTS = {
         members={"_schema": None},
         example=lambda _: torch.ops.aten.relu.default,
     ),
-    "ShapeEnv": _Part(
-        "torch.fx.experimental.symbolic_shapes.ShapeEnv",
-        _SIZES,
-        _Call(0),
-        {
-            "create_symbol": _Call(3, ("positive", "do_not_specialize_zero_one")),
-            "create_symintnode": _Call(1, ("hint",)),
-            "_suppress_guards_tls": _Call(0),
-            # ExampleShapeEnv overrides these.
-            "replace": _Call(1),
-            "evaluate_expr": _Call(1, ("hint",)),
-            "_maybe_evaluate_static": _Call(1, ("compute_hint",)),
-        },
-        example=lambda found: found(),
-    ),
-    "DimDynamic": _Part(
-        "torch.fx.experimental.symbolic_shapes.DimDynamic", _SIZES, members={"DYNAMIC": None}
-    ),
-    "uninteresting_files": _Part(
-        "torch.fx.experimental.symbolic_shapes.uninteresting_files", _SIZES, _Call(0)
-    ),
-    "ConstantSource": _Part("torch._dynamo.source.ConstantSource", _SIZES, _Call(1)),
-    "SymT": _Part(
-        "torch.utils._sympy.symbol.SymT", _SIZES, members={"UNBACKED_INT": None, "UNBACKED_FLOAT": None}
-    ),
-    "symbol_is_type": _Part("torch.utils._sympy.symbol.symbol_is_type", _SIZES, _Call(2)),
-    "SymNode": _Part("torch.fx.experimental.sym_node.SymNode", _SIZES, members={"expr": None}),
-    "FakeTensorMode": _Part(
-        "torch._subclasses.fake_tensor.FakeTensorMode",
-        _SIZES,
-        _Call(0, ("shape_env", "allow_non_fake_inputs")),
-    ),
-    "enable_python_dispatcher": _Part("torch._dispatch.python.enable_python_dispatcher", _SIZES, _Call(0)),
-    "make_fx": _Part(
-        "torch.fx.experimental.proxy_tensor.make_fx",
+    "TorchDispatchMode": _Part(
+        "torch.utils._python_dispatch.TorchDispatchMode",
         _TRACING,
-        _Call(1, ("tracing_mode", "pre_dispatch", "_allow_non_fake_inputs")),
+        members={"__enter__": None, "__exit__": None},
     ),
-    "preserve_node_meta": _Part("torch.fx.traceback.preserve_node_meta", _TRACING, _Call(0)),
-    "get_current_meta": _Part("torch.fx.traceback.get_current_meta", _TRACING, _Call(0)),
+    "disabled_torch_function": _Part("torch._C._disabled_torch_function_impl", _TRACING),
+    "Tensor": _Part("torch.Tensor", _TRACING, members={"_make_wrapper_subclass": None}),
+    "sym_node": _Part(
+        "torch.fx.experimental.sym_node",
+        _SIZES,
+        members={"to_node": _Call(2), "wrap_node": _Call(1), "__file__": None},
+    ),
+    "SymNode": _Part("torch.fx.experimental.sym_node.SymNode", _SIZES, members={"expr": None}),
+    "enable_python_dispatcher": _Part("torch._dispatch.python.enable_python_dispatcher", _SIZES, _Call(0)),
     "tree_flatten": _Part("torch.utils._pytree.tree_flatten", _TRACING, _Call(1, ("is_leaf",))),
     "tree_unflatten": _Part("torch.utils._pytree.tree_unflatten", _TRACING, _Call(2)),
     "tree_leaves": _Part("torch.utils._pytree.tree_leaves", _TRACING, _Call(1)),
@@ -228,10 +198,33 @@ def check() -> list[str]:
     return [part.message(missing) for part in _PARTS.values() for missing in part.missing()]
 
 
-def expression(size: torch.SymInt | torch.SymFloat) -> Any:
-    """The sympy expression of a symbolic size."""
+def sym_int(node: Any) -> torch.SymInt:
+    """A symbolic integer that holds an object with the methods of torch's SymNode."""
+    return torch.SymInt(node)
+
+
+def node_of(number: torch.SymInt | torch.SymFloat) -> Any:
+    """What a symbolic number holds: what `sym_int` was given, or torch's own SymNode."""
+    return number.node
+
+
+def expression(size: torch.SymInt) -> Any:
+    """The sympy expression of a symbolic size of torch's own making."""
     _part("SymNode")
-    return size.node.expr
+    return node_of(size).expr
+
+
+def wrapper(cls: type[T], shape: Sequence[Any], dtype: torch.dtype) -> T:
+    """A tensor of that class without data, which says that it is on the CPU. The sizes may be symbolic.
+
+    Asked for its strides, it asks the class, or the mode that is active.
+    """
+    _part("Tensor")
+    with torch.inference_mode(False):
+        made: T = torch.Tensor._make_wrapper_subclass(
+            cls, shape, dtype=dtype, device=torch.device("cpu"), dispatch_sizes_strides_policy="strides"
+        )
+    return made
 
 
 def schema(overload: OpOverload) -> FunctionSchema:

@@ -1,7 +1,6 @@
 """The tracer: what a function of tensors computes, as nodes of the IR."""
 
 from .branches import ASSUMPTIONS
-from .recorded import weight_names
-from .tracer import trace
+from .tracer import trace, weight_names
 
 __all__ = ["ASSUMPTIONS", "trace", "weight_names"]

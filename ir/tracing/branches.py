@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detc.ir import Condition, Graph, SymExpr, TensorType, UnsupportedError, evaluate, run, torch_parts
-from detc.ir.symbolic import SymbolicShapes
+from detc.ir import Condition, Graph, SymExpr, TensorType, UnsupportedError, evaluate, run
+from detc.ir.questions import Questions
 from detc.ir.types import type_symbols
 
 IMAGE_SIZES = ("H", "W")
@@ -28,9 +28,10 @@ _TRIALS = 4
 class Trial:
     """A traced function and its graph, to be run side by side at given sizes."""
 
-    function: Callable[..., Any]
+    function: Callable[..., tuple[list[Any], Any]]
+    """It returns a flat list first."""
     graph: Graph
-    """Its inputs are the function's tensors in their order, its outputs what `function` returns, flattened."""
+    """Its inputs are the function's tensors in their order, its outputs those that `function` returns."""
     agreed: dict[tuple[int, int], bool | None] = field(default_factory=dict)
 
     def agrees(self, height: int, width: int) -> bool | None:
@@ -46,7 +47,7 @@ class Trial:
             return False
         try:
             with torch.no_grad():
-                wanted = torch_parts.tree_leaves(self.function(*inputs.values()))
+                wanted, _ = self.function(*inputs.values())
         except Exception:  # whatever a stranger's code raises for a size that it does not take
             return None
         try:
@@ -70,14 +71,13 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
     return torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
 
 
-def note_branches(graph: Graph, world: SymbolicShapes, path: str, make_trial: Callable[[], Trial]) -> None:
+def note_branches(graph: Graph, questions: Questions, path: str, trial: Trial) -> None:
     """What the function asked about sizes: of the images, an assumption of the graph; of a count, an error.
 
     Many branches only save work: nothing is cut off where nothing was padded. Where the condition is false, the
     function and the graph are run on random tensors at some sizes; if they agree, nothing is assumed.
     """
-    trial: Trial | None = None
-    for condition, line in world.branches():
+    for condition, line in questions:
         if condition is not None and _not_empty(condition):
             # With no rows there is nothing to get wrong: the other branch only saves work.
             continue
@@ -92,7 +92,6 @@ def note_branches(graph: Graph, world: SymbolicShapes, path: str, make_trial: Ca
         assumptions = graph.metadata.setdefault(ASSUMPTIONS, [])
         if any(known["condition"] == assumption["condition"] for known in assumptions):
             continue
-        trial = trial or make_trial()
         if not _is_harmless(condition, trial):
             assumptions.append(assumption)
     if not graph.metadata.get(ASSUMPTIONS, True):

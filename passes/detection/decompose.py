@@ -12,22 +12,18 @@ from typing_extensions import override
 from detc.ir import (
     Attribute,
     Builder,
-    Constant,
     Graph,
     Operand,
     UnsupportedError,
     Value,
     attribute_key,
     attribute_symbols,
-    map_operands,
     substitute_attribute,
     symbol,
 )
-from detc.ir.aten import remember_types
 from detc.ir.dims import Dim
-from detc.ir.ops import FRESH_PREFIX
 from detc.ir.tracing import trace
-from detc.ir.types import Type, substitute_type, type_symbols
+from detc.ir.types import substitute_type, type_symbols
 
 from ..core.base import Context, Pass
 from ..generic.canonicalize import Canonicalize
@@ -109,31 +105,7 @@ class _Body:
 
     def write(self, b: Builder) -> list[Value]:
         """The template's nodes, made by the builder. Returns what they compute."""
-        values: dict[Value, Value] = dict(zip(self.template.inputs, self.operands, strict=True))
-        sizes = dict(self.sizes)
-
-        def own(value: Value) -> Value:
-            if value not in values and isinstance(value, Constant):
-                values[value] = b.graph.constant(value.data, value.name or "constant")
-            return values[value]
-
-        def renamed(type: Type) -> Type:
-            for s in type_symbols(type):
-                if s.name not in sizes:
-                    stem = s.name.removeprefix(FRESH_PREFIX)
-                    sizes[s.name] = symbol(b.graph.fresh_symbol(stem), s.multiple)
-            return substitute_type(type, sizes)
-
-        for node in self.template:
-            types = [renamed(result.type) for result in node.results]
-            attributes = {name: substitute_attribute(a, sizes) for name, a in node.attributes.items()}
-            operands = map_operands(node.operands, own)
-            if all(result.type.size_names <= self.sizes.keys() for result in node.results):
-                # Torch has inferred them already. Sizes that data decides have another name each time.
-                remember_types(node.op, operands, attributes, types)
-            made = b.node(node.op, operands, attributes, types)
-            values.update(zip(node.results, made.results, strict=True))
-        return [own(value) for value in self.template.outputs.values()]
+        return b.inline(self.template, self.operands, self.sizes)
 
 
 _templates: dict[Hashable, Graph] = {}
@@ -189,6 +161,8 @@ def _traced(
     )
     made = [outputs] if isinstance(outputs, Value) else list(outputs)
     graph.set_outputs({str(i): value for i, value in enumerate(made)})
+    for node in graph:
+        node.source = ""  # is that of the node which is written out
     for step in _CLEANUP:
         step.apply(graph, Context(step.name))
     return graph

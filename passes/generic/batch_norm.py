@@ -68,22 +68,40 @@ def fold_affine(b: Builder, producer: Node, scale: Tensor, shift: Tensor) -> Val
     weight, bias = constant(producer.operand(1)), producer.operand_or_none(2)
     if producer.op.name != LINEAR and weight.rank != producer.results[0].rank:
         raise NoMatch("the convolution takes one image, not a batch")
-    data = weight.data.double()
+    data = weight.data
     if producer.op.name in TRANSPOSED:
         # A transposed convolution's weight is [in, out / groups, ...], the groups being consecutive rows.
         groups = attribute(producer, "groups")
         if not isinstance(groups, int):
             raise IRError(f"the groups of {producer.op.name} are no number")
-        per_group = scale.reshape(groups, 1, -1, *(1 for _ in data.shape[2:]))
-        folded = (data.reshape(groups, -1, *data.shape[1:]) * per_group).reshape(data.shape)
+        scale_of_rows = scale.reshape(groups, 1, -1).expand(-1, data.shape[0] // groups, -1).flatten(0, 1)
     else:
-        folded = data * scale.reshape(-1, *(1 for _ in data.shape[1:]))
+        scale_of_rows = scale.reshape(-1, 1)
+    folded = _scaled(data, scale_of_rows)
     shifted = shift if bias is None else constant(bias).data.double() * scale + shift
     stem = _stem(weight, producer)
-    new_weight = add_folded(b.graph, f"{stem}.weight", folded.to(weight.dtype))
+    new_weight = add_folded(b.graph, f"{stem}.weight", folded)
     new_bias = add_folded(b.graph, f"{stem}.bias", shifted.to(weight.dtype))
     with b.at(producer.source):
         return b.call(producer.op, producer.operand(0), new_weight, new_bias, **producer.attributes)
+
+
+def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
+    """The weight [R, ...] times the scale f64[R,1 or K], K its second dimension, rounded once.
+
+    Some rows at a time: in one go the products' memory would be new to the process, which takes longer than they do.
+    """
+    scaled = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    rows = max(1, _AT_ONCE // max(1, weight[:1].numel()))
+    scale = scale.reshape(*scale.shape, *(1 for _ in weight.shape[2:]))
+    for start in range(0, len(weight), rows):
+        some = slice(start, start + rows)
+        scaled[some] = weight[some] * scale[some]
+    return scaled
+
+
+_AT_ONCE = 1 << 15
+"""Numbers: no more than torch gives to one thread, for whose like it would wait."""
 
 
 def add_folded(graph: Graph, name: str, data: Tensor) -> Constant:

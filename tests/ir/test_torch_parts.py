@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from sympy.core.function import Application
 
 from detc.ir import InputError, symbol, torch_parts
-from detc.ir.shape_env import ExampleShapeEnv
-from detc.ir.symbolic import SymbolicShapes
+from detc.ir.errors import SizeIsNoNumber
+from detc.ir.symbolic import dim_of, size
 from tests import zoo
 
 ROOT = Path(__file__).parents[2]
-SHAPES = "torch.fx.experimental.symbolic_shapes"
+MODES = "torch.utils._python_dispatch"
+NODES = "torch.fx.experimental.sym_node"
 TESTED = r"detc was tested with torch 2\.\d+ to 2\.\d+: install one of these"
 
 # Modules that torch documents as free to change, though their names do not begin with an underscore.
@@ -40,7 +40,7 @@ def test_this_torch_has_all_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in torch_parts._PARTS if name[0].islower() or name == "ShapeEnv"]
+    "name", [name for name in torch_parts._PARTS if name[0].islower() and name != "sym_node"]
 )
 def test_a_part_that_is_taken_away_is_missed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     part = torch_parts._PARTS[name]
@@ -52,27 +52,19 @@ def test_a_part_that_is_taken_away_is_missed(name: str, monkeypatch: pytest.Monk
     assert re.search(f"{TESTED}$", message)
 
 
-@pytest.mark.parametrize("method", torch_parts._PARTS["ShapeEnv"].members)
-def test_a_method_that_is_taken_away_is_missed(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Torch itself calls some of them to make an environment.
-    environment = type("Environment", (), {"__init__": lambda self: None, **dict(vars(torch_parts.ShapeEnv))})
-    monkeypatch.setattr(f"{SHAPES}.ShapeEnv", environment)
-    delattr(environment, method)
+def test_a_method_that_is_taken_away_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(f"{NODES}.wrap_node")
     (message,) = torch_parts.check()
-    assert f" has no {SHAPES}.ShapeEnv.{method}, which detc needs to infer sizes; " in message
+    assert f" has no {NODES}.wrap_node, which detc needs to infer sizes; " in message
 
 
 @pytest.mark.parametrize(
-    ("changed", "lacks"),
-    [
-        (lambda self, expr, unbacked_only=False: expr, "compute_hint="),
-        (lambda self, expr, *, axioms, compute_hint: expr, "one argument"),
-    ],
+    ("changed", "lacks"), [(lambda node: node, "2 arguments"), (lambda node, *, number: node, "2 arguments")]
 )
 def test_a_changed_signature_is_seen(changed: object, lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_parts.ShapeEnv, "_maybe_evaluate_static", changed)
+    monkeypatch.setattr(f"{NODES}.to_node", changed)
     (message,) = torch_parts.check()
-    assert f" has no {SHAPES}.ShapeEnv._maybe_evaluate_static that takes {lacks}, which" in message
+    assert f" has no {NODES}.to_node that takes {lacks}, which" in message
 
 
 def test_only_what_needs_a_part_misses_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,30 +78,19 @@ def test_only_what_needs_a_part_misses_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch_parts.schema(torch.ops.aten.relu.default).name == "aten::relu"
 
 
-def test_what_the_environment_overrides_is_checked() -> None:
-    """A method of detc's that gets in the way of a new one of torch's would be listed here as well."""
-    overridden = {
-        name
-        for name in vars(ExampleShapeEnv)
-        if not name.startswith("__") and hasattr(torch_parts.ShapeEnv, name)
-    }
-    assert overridden == {"replace", "evaluate_expr", "_maybe_evaluate_static"}
-    assert overridden <= set(torch_parts._PARTS["ShapeEnv"].members)
-
-
-def test_torch_asks_the_environment_how_to_spell_a_size() -> None:
-    height = symbol("H")
-    world = SymbolicShapes(height.symbols())
-    half = (world.size(height) + 1) // 2
-    assert not torch_parts.expression(half).has(Application)
-    assert str(world.dim(half)) == "ceil(H/2)"
+def test_torch_computes_with_the_sizes_of_the_ir() -> None:
+    half = (size(symbol("H")) + 1) // 2
+    assert isinstance(half, torch.SymInt)
+    assert str(dim_of(half)) == "ceil(H/2)"
+    with pytest.raises(SizeIsNoNumber, match="needs the size ceil"):
+        int(half)
 
 
 @pytest.mark.parametrize(
     ("take_away", "missing"),
     [
-        ("del torch.fx.experimental.symbolic_shapes.ShapeEnv.create_symbol", f"{SHAPES}.ShapeEnv.create_symbol"),
-        ("sys.modules['torch._dynamo.source'] = None", "torch._dynamo.source.ConstantSource"),
+        (f"import {MODES}; del {MODES}.TorchDispatchMode", f"{MODES}.TorchDispatchMode"),
+        ("sys.modules['torch.utils._pytree'] = None", "torch.utils._pytree.tree_flatten"),
     ],
 )  # fmt: skip
 def test_one_line_says_so(
@@ -142,11 +123,7 @@ def test_no_other_module_uses_them() -> None:
         for path in sorted((ROOT / folder).rglob("*.py"))
     }
     own = {name for tree in trees.values() for name in _declared(tree)} | set(OTHERS)
-    inherited = set(torch_parts._PARTS["ShapeEnv"].members)
-    found = {
-        str(path): _non_public(tree, own | inherited if path.name == "shape_env.py" else own)
-        for path, tree in trees.items()
-    }
+    found = {str(path): _non_public(tree, own) for path, tree in trees.items()}
     assert len(found.pop("ir/torch_parts.py")) > 10
     assert {path: lines for path, lines in found.items() if lines} == {}
 
