@@ -23,10 +23,9 @@ from detc.ir import (
     substitute_attribute,
     symbol,
 )
-from detc.ir.aten import remember_types
 from detc.ir.dims import Dim
+from detc.ir.lazy import aten, tracing
 from detc.ir.ops import FRESH_PREFIX
-from detc.ir.tracing import trace
 from detc.ir.types import Type, substitute_type, type_symbols
 
 from ..core.base import Context, Pass
@@ -130,7 +129,7 @@ class _Body:
             operands = map_operands(node.operands, own)
             if all(result.type.size_names <= self.sizes.keys() for result in node.results):
                 # Torch has inferred them already. Sizes that data decides have another name each time.
-                remember_types(node.op, operands, attributes, types)
+                aten.remember_types(node.op, operands, attributes, types)
             made = b.node(node.op, operands, attributes, types)
             values.update(zip(node.results, made.results, strict=True))
         return [own(value) for value in self.template.outputs.values()]
@@ -181,7 +180,7 @@ def _traced(
             return tuple(map(operand, type))
         return None if type is None else graph.add_input(f"operand{len(graph.inputs)}", type)
 
-    outputs = trace(
+    outputs = tracing.trace(
         Builder(graph),
         lambda *tensors: function(*tensors, **attributes),
         tuple(map(operand, shape)),
