@@ -11,10 +11,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["aten", "box_forms", "torch", "tracing"]
+__all__ = ["aten", "box_forms", "torch", "torchvision", "tracing"]
 
 if TYPE_CHECKING:
     import torch
+    import torchvision
 
     from . import aten, tracing
     from .dialects import box_forms
@@ -32,4 +33,5 @@ else:
     torch = _Module("torch")
     aten = _Module("detc.ir.aten")
     box_forms = _Module("detc.ir.dialects.box_forms")
+    torchvision = _Module("torchvision")
     tracing = _Module("detc.ir.tracing")

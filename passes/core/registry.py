@@ -2,8 +2,8 @@
 
     flatten-instances,fold-batch-norm,fuse{merge_parallel=True},dead-code
 
-detc's own passes are known. Another is once its class is defined: `import` its module, name its file (`--pass-file`), or
-install a package that declares the module as an entry point of the group `detc.passes`.
+detc's own passes are known. Another one is known once its class is defined: `import` its module, name its file
+(`--pass-file`), or install a package that declares the module as an entry point of the group `detc.passes`.
 """
 
 from __future__ import annotations
