@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    # torch's threads would burn a core each while they wait for the next small tensor. They ask once, as torch is imported.
+    # Read as torch is imported: its threads would burn a core each while they wait for the next small tensor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings():
         if not sys.warnoptions:
