@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from detc.backends.target import find_target, known_targets
 from detc.ir import InputError
+from detc.ir.spans import span
+
+from .show.profile import module_spans
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,8 +84,11 @@ def compile(
     from detc.frontend import capture  # noqa: PLC0415  (takes seconds, which whoever asks for passes need not wait for)
 
     passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch, dtype=dtype)
-    graph = capture(model, class_names=class_names)
-    return emit(passes.run(graph, observers=observers), target)
+    with span("capture"), module_spans(model):
+        graph = capture(model, class_names=class_names)
+    with span("run the passes"):
+        lowered = passes.run(graph, observers=observers)
+    return emit(lowered, target)
 
 
 def emit(graph: Graph, target: str | None = None) -> Artifact:
@@ -98,4 +104,5 @@ def emit(graph: Graph, target: str | None = None) -> Artifact:
         raise InputError(
             f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline({wanted}) over it first"
         )
-    return found.artifact(graph)
+    with span(f"emit {found.name}", nodes=len(graph)):
+        return found.artifact(graph)

@@ -16,17 +16,20 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 from rich_argparse import RichHelpFormatter
 
+from ..show.profile import Profile
 from ..show.terminal import Stages, output, print_blocks
 from .options import (
     add_analyze_options,
     add_bisect_options,
     add_opt_options,
+    add_profile_option,
     add_report_options,
 )
 
@@ -58,7 +61,9 @@ def _main(options: argparse.Namespace) -> int:
 
     try:
         try:
-            status = int(options.command(options, stages))
+            path = getattr(options, "profile_compile", None)
+            with Profile(path) if path is not None else nullcontext():
+                status = int(options.command(options, stages))
             sys.stdout.flush()
             return status
         except InputError as error:
@@ -178,6 +183,7 @@ def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--check", metavar="IMAGE", nargs="+", default=[],
         help="run model and file on these images, alone and as a batch; exit with 1 if they differ",
     )  # fmt: skip
+    add_profile_option(parser)
 
 
 def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
