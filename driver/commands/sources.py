@@ -12,7 +12,6 @@ import torch
 from detc.backends.arrays import batch_images
 from detc.backends.images import model_input, read_image
 from detc.backends.target import target_of_file
-from detc.frontend import capture, load_model
 from detc.ir import Graph, InputError, InstancesType, TensorType, evaluate
 from detc.ir.dialects.instances import InstancesBatch
 from detc.ir.spans import span
@@ -36,6 +35,8 @@ def read_graph(options: argparse.Namespace) -> Graph:
             raise InputError(
                 "give a graph (model.ir, model.onnx, a Caffe2 folder), or --config and --weights"
             )
+        from detc.frontend import capture, load_model  # noqa: PLC0415  (who reads a file need not wait for it)
+
         model = load_model(options.config, options.weights)
         with span("capture"), module_spans(model):
             return capture(model)
