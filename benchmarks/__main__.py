@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import caffe2, compiling, configs, growing, running, torchscript
+from . import caffe2, compiling, configs, growing, running, starting, torchscript
 from .report import Section, markdown, show
 
 PARTS: dict[str, Callable[[Path, int], list[Section]]] = {
     "compile": compiling.run,
+    "start": starting.run,
     "latency": running.run,
     "torchscript": torchscript.run,
     "caffe2": caffe2.run,

@@ -25,6 +25,7 @@ from .passes import (
     parse_passes,
     save_graph,
 )
+from .show.profile import Profile
 
 __all__ = [
     "Artifact",
@@ -44,6 +45,7 @@ __all__ = [
     "PrintAfter",
     "PrintBefore",
     "PrintChanged",
+    "Profile",
     "RewriteRule",
     "RuntimeChoice",
     "Target",

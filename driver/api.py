@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from detc.backends.detector import Artifact
 from detc.backends.target import find_target, known_targets
-from detc.frontend import capture
-from detc.ir import Graph, InputError
-from detc.passes import Observer, Pipeline
+from detc.ir import InputError
+from detc.ir.spans import span
+
+from .show.profile import module_spans
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from detc.backends.detector import Artifact
+    from detc.ir import Graph
+    from detc.passes import Observer, Pipeline
 
 MASKS = ("roi", "pasted")
 
@@ -75,9 +81,14 @@ def compile(
         InputError: an option is wrong.
         UnsupportedError: the model has a component, or an op, that cannot be compiled; all of them are listed.
     """
+    from detc.frontend import capture  # noqa: PLC0415  (takes seconds, which whoever asks for passes need not wait for)
+
     passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch, dtype=dtype)
-    graph = capture(model, class_names=class_names)
-    return emit(passes.run(graph, observers=observers), target)
+    with span("capture"), module_spans(model):
+        graph = capture(model, class_names=class_names)
+    with span("run the passes"):
+        lowered = passes.run(graph, observers=observers)
+    return emit(lowered, target)
 
 
 def emit(graph: Graph, target: str | None = None) -> Artifact:
@@ -93,4 +104,5 @@ def emit(graph: Graph, target: str | None = None) -> Artifact:
         raise InputError(
             f"a graph of the level {graph.level!r} is not lowered; run detc.pipeline({wanted}) over it first"
         )
-    return found.artifact(graph)
+    with span(f"emit {found.name}", nodes=len(graph)):
+        return found.artifact(graph)

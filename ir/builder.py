@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import torch
-
 from .dims import Dim, SymExpr, symbol
 from .errors import IRError
 from .graph import Graph
+from .lazy import torch
 from .node import Attribute, Constant, Node, Operand, Value, map_operands, substitute_attribute
 from .ops import FRESH_PREFIX, Op, OperandType, get_op
 from .types import Type, substitute_type, type_symbols

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-import torch
-
 from .graph import Graph
+from .lazy import torch
 from .node import Attribute, Constant, Node, Operand, Value
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import InputError
+from .spans import span
 
 
 @contextmanager
@@ -43,7 +44,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(mask)
         os.fchmod(descriptor, 0o666 & ~mask)
         os.close(descriptor)
-        yield beside
+        with span("write", file=target.name):
+            yield beside
         os.replace(beside, target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror}") from error

@@ -12,11 +12,10 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from .collector import paused_collector
 from .dims import Dim
 from .errors import IRError
+from .lazy import torch
 from .node import LITERAL_LIMIT, Constant, Node, Value, map_operands
 from .sizes import SizeIndex
 from .types import Type, substitute_type

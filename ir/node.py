@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-import torch
-
 from .dims import Dim, Symbol, SymExpr, symbols_of
 from .errors import IRError
+from .lazy import torch
 from .sizes import NO_SIZES
 from .types import TensorType, Type, substitute_type
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from .graph import Graph
     from .ops import Op
 
-Attribute: TypeAlias = Union[bool, int, float, str, SymExpr, torch.dtype, "tuple[Attribute, ...]", None]
+Attribute: TypeAlias = Union[bool, int, float, str, SymExpr, "torch.dtype", "tuple[Attribute, ...]", None]
 Operand: TypeAlias = Union["Value", "tuple[Value | None, ...]", None]
 
 LITERAL_LIMIT = 16

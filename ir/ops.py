@@ -114,8 +114,14 @@ def register_dialect(dialect: str, resolver: Callable[[str], Op | None]) -> None
     _resolvers[dialect] = resolver
 
 
-_BUILT_IN = {"aten": ".aten", "torchvision": ".aten", "det": ".dialects", "instances": ".dialects"}
-"""Dialect -> the module of this package that declares it."""
+_BUILT_IN = {
+    "aten": (".aten",),
+    # The second registers the operators with torch.
+    "torchvision": (".aten", "torchvision"),
+    "det": (".dialects",),
+    "instances": (".dialects",),
+}
+"""Dialect -> the modules that declare it."""
 ENTRY_POINTS = "detc.dialects"
 """The group of entry points for the others: each has a dialect's name, and names the module that registers it."""
 
@@ -123,8 +129,8 @@ ENTRY_POINTS = "detc.dialects"
 @cache
 def load_dialect(dialect: str) -> None:
     """Import what declares a dialect, and the level that is called like it; nothing where no package does."""
-    if dialect in _BUILT_IN:
-        import_module(_BUILT_IN[dialect], __package__)
+    for module in _BUILT_IN.get(dialect, ()):
+        import_module(module, __package__)
     for entry in entry_points(group=ENTRY_POINTS, name=dialect):
         entry.load()
 

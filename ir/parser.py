@@ -9,16 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from .collector import paused_collector
 from .dim_parser import parse_dim
 from .dims import Dim
 from .errors import DetcError, ParseError
 from .graph import Graph
+from .lazy import torch
 from .node import Attribute, Constant, Node, Operand, Value
 from .ops import get_op
-from .types import DTYPES, InstancesType, TensorType, Type
+from .types import InstancesType, TensorType, Type, dtypes
 
 _HEADER = re.compile(r"graph (\S+) \(level=(\w+)\) \{$")
 _WHERE = re.compile(r"(\w+) % (\d+) == 0$")
@@ -207,7 +206,7 @@ class _Parser:
             case ast.Tuple(elts=items):
                 return tuple(self._attribute_of(item) for item in items)
             case ast.Attribute(value=ast.Name(id="dtype"), attr=name):
-                dtype = DTYPES.get(name) or getattr(torch, name, None)
+                dtype = dtypes().get(name) or getattr(torch, name, None)
                 if not isinstance(dtype, torch.dtype):
                     raise ParseError(f"there is no dtype {name!r}")
                 return dtype
@@ -219,10 +218,10 @@ def parse_type(text: str, multiples: Mapping[str, int] | None = None) -> Type:
     if text.startswith("instances<") and text.endswith(">"):
         return InstancesType(tuple(_field(part, multiples) for part in split(text[len("instances<") : -1])))
     name, bracket, rest = text.partition("[")
-    if name not in DTYPES or not bracket or not rest.endswith("]"):
+    if name not in dtypes() or not bracket or not rest.endswith("]"):
         raise ParseError(f"not a type: {text!r}")
     dims: list[Dim] = [parse_dim(part, multiples) for part in split(rest[:-1])]
-    return TensorType(DTYPES[name], tuple(dims))
+    return TensorType(dtypes()[name], tuple(dims))
 
 
 def _field(text: str, multiples: Mapping[str, int] | None) -> tuple[str, TensorType]:
@@ -234,9 +233,9 @@ def _field(text: str, multiples: Mapping[str, int] | None) -> tuple[str, TensorT
 
 
 def _read_literal(dtype_name: str, shape: str, elements: str) -> torch.Tensor:
-    if dtype_name not in DTYPES:
+    if dtype_name not in dtypes():
         raise ParseError(f"there is no dtype {dtype_name!r}")
-    dtype = DTYPES[dtype_name]
+    dtype = dtypes()[dtype_name]
     read: Any = float if dtype.is_floating_point else (lambda t: t == "True") if dtype is torch.bool else int
     values = [read(part) for part in split(elements)]
     sizes = [int(part) for part in split(shape)]

@@ -21,10 +21,9 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import torch
-
+from .lazy import torch
 from .node import Attribute, Constant, Node, Operand, Value, attribute_symbols
-from .types import DTYPE_NAMES, type_symbols
+from .types import dtype_names, type_symbols
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -125,7 +124,7 @@ def format_attribute(attribute: Attribute) -> str:
         items = ", ".join(map(format_attribute, attribute))
         return f"({items},)" if len(attribute) == 1 else f"({items})"
     if isinstance(attribute, torch.dtype):
-        name = DTYPE_NAMES.get(attribute)
+        name = dtype_names().get(attribute)
         return f"dtype.{name}" if name else f"dtype.{str(attribute).removeprefix('torch.')}"
     return str(attribute)
 
@@ -142,7 +141,7 @@ def format_literal(data: torch.Tensor) -> str:
     """A small constant in full: dtype, shape, elements in row-major order."""
     shape = ",".join(map(str, data.shape))
     elements = ", ".join(_element(x, data.dtype) for x in data.reshape(-1).tolist())
-    return f"{DTYPE_NAMES[data.dtype]}[{shape}]{{{elements}}}"
+    return f"{dtype_names()[data.dtype]}[{shape}]{{{elements}}}"
 
 
 def _element(value: bool | int | float, dtype: torch.dtype) -> str:

@@ -4,27 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeAlias
-
-import torch
 
 from .dims import Dim, Symbol, substitute, symbols_of
 from .errors import IRError
+from .lazy import torch
 
-DTYPE_NAMES: dict[torch.dtype, str] = {
-    torch.float32: "f32",
-    torch.float64: "f64",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.int16: "i16",
-    torch.int8: "i8",
-    torch.uint8: "u8",
-    torch.bool: "bool",
+_NAMES = {
+    "float32": "f32",
+    "float64": "f64",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "int64": "i64",
+    "int32": "i32",
+    "int16": "i16",
+    "int8": "i8",
+    "uint8": "u8",
+    "bool": "bool",
 }
-DTYPES: dict[str, torch.dtype] = {name: dtype for dtype, name in DTYPE_NAMES.items()}
+
+
+@cache
+def dtype_names() -> dict[torch.dtype, str]:
+    """The element types of the IR, and how its text spells them."""
+    return {getattr(torch, name): spelling for name, spelling in _NAMES.items()}
+
+
+@cache
+def dtypes() -> dict[str, torch.dtype]:
+    """The element types of the IR by how its text spells them."""
+    return {spelling: dtype for dtype, spelling in dtype_names().items()}
+
+
+if TYPE_CHECKING:
+    DTYPE_NAMES: dict[torch.dtype, str]
+    DTYPES: dict[str, torch.dtype]
+else:
+
+    def __getattr__(name: str) -> object:
+        # Made when they are first used, as torch is imported.
+        if name not in ("DTYPE_NAMES", "DTYPES"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return dtypes() if name == "DTYPES" else dtype_names()
 
 
 class _Sized:
@@ -52,7 +74,7 @@ class TensorType(_Sized):
         return len(self.shape)
 
     def __str__(self) -> str:
-        return f"{DTYPE_NAMES[self.dtype]}[{','.join(map(str, self.shape))}]"
+        return f"{dtype_names()[self.dtype]}[{','.join(map(str, self.shape))}]"
 
     def with_shape(self, *shape: Dim) -> TensorType:
         """The same element type with another shape."""
@@ -61,7 +83,7 @@ class TensorType(_Sized):
     @staticmethod
     def of(tensor: torch.Tensor) -> TensorType:
         """The type of a real tensor."""
-        if tensor.dtype not in DTYPE_NAMES:
+        if tensor.dtype not in dtype_names():
             raise IRError(f"tensors of {tensor.dtype} have no IR type")
         return TensorType(tensor.dtype, tuple(tensor.shape))
 

@@ -12,6 +12,7 @@ from .graph import Graph
 from .node import Constant, Node, Value, attribute_symbols
 from .ops import FRESH_PREFIX
 from .printer import GraphPrinter
+from .spans import span
 from .spec import Spec, get_spec
 from .types import InstancesType, TensorType, Type, type_symbols
 
@@ -24,6 +25,11 @@ def verify(graph: Graph, *, after: str = "") -> None:
     Errors:
         VerificationError: with the op, its source, the pass that made it, and the IR around it.
     """
+    with span("verify", nodes=len(graph)):
+        _verify(graph, after)
+
+
+def _verify(graph: Graph, after: str) -> None:
     try:
         spec = get_spec(graph.level)
     except IRError as error:

@@ -86,6 +86,44 @@ def test_it_is_one_file(report: Path) -> None:
     assert [stage["name"] for stage in stages_of(report)][1:] == [item.name for item in detc.pipeline("onnx")]
 
 
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_it_opens_on_the_ir_beside_the_passes(report: Path, open_page: Open, size: tuple[int, int]) -> None:
+    page = open_page(report, size)
+    shown = page.locator("#ir-rows .row").all_text_contents()
+    assert shown[0] == "level=captured" and any("aten.conv2d" in line for line in shown)
+    page.wait_for_function("element('ir-rows').getBoundingClientRect().top < innerHeight / 2")
+    assert page.locator(".added, .removed").count() == 0
+    # A verdict is a word beside its pass, and fills no line of its own.
+    verdicts = page.locator("#passes .verdict")
+    assert verdicts.count() == len(stages_of(report)) - 1
+    words = verdicts.all_text_contents()
+    assert words[0] == "new reference" and all(re.fullmatch(r"same|±\d\.\de-\d+", word) for word in words[1:])
+    assert re.search(r"boxes \d\.\de", verdicts.last.get_attribute("title") or "")
+    assert all(
+        page.evaluate(
+            """() => [...document.querySelectorAll("#passes .verdict")].map((e) => Math.abs(
+            e.getBoundingClientRect().bottom - e.parentElement.querySelector(".numbers").getBoundingClientRect().bottom) < 2)"""
+        )
+    )
+
+
+def test_a_view_that_is_chosen_stays(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    page.click("#pass-7")
+    assert page.get_attribute("#tab-diff", "aria-selected") == "true"
+    page.click("#pass-0")
+    assert page.get_attribute("#tab-ir", "aria-selected") == "true"
+    page.click("#tab-diff")
+    assert page.locator("#diff-rows .row").all_text_contents() == [
+        "No pass has run yet: choose one to see what it changed."
+    ]
+    page.click("#tab-ir")
+    page.click("#pass-8")
+    page.reload()
+    assert page.get_attribute("#tab-ir", "aria-selected") == "true"
+    assert page.get_attribute("#pass-8", "aria-selected") == "true"
+
+
 def test_a_pass_and_its_diff(report: Path, open_page: Open) -> None:
     page = open_page(report)
     number = number_of(report, "fuse-rpn-head")
@@ -113,7 +151,7 @@ def test_the_keyboard_alone(report: Path, open_page: Open) -> None:
     page.keyboard.press("ArrowUp")
     assert page.get_attribute("#passes", "aria-activedescendant") == f"pass-{last - 1}"
     page.keyboard.press("Tab")
-    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-diff"
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "tab-graph"
     page.focus("#drawing")

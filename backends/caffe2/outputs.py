@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, IRError, Node, UnsupportedError, Value
+from detc.ir.lazy import torch
 from detc.passes import Context, Pass
 from detc.passes.core.base import integer, number
-
-from .ops.boxes import LOG_SIZE_LIMIT
 
 OUTPUT_NAMES = {
     "boxes": "bbox_nms",
@@ -173,6 +171,8 @@ def _producer(value: Value, op: str, what: str) -> Node:
 
 def _dense_arguments(node: Node, anchors: list[Node]) -> dict[str, Any]:
     """What detectron2's exporter writes into a RetinaNet; the anchors as numbers instead of a pickle."""
+    from .ops.boxes import LOG_SIZE_LIMIT  # noqa: PLC0415  (takes seconds, which whoever lists passes need not wait for)
+
     given: Any = node.attributes
     if given["regression"] != "deltas" or not math.isclose(
         given["scale_clamp"], LOG_SIZE_LIMIT, rel_tol=1e-6

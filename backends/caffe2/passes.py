@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Graph, InputError, SymExpr, Value
+from detc.ir.lazy import torch
 from detc.passes import Context, Match, NoMatch, Pass, RewriteRule, apply_rules, summaries
 
 

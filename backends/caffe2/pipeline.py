@@ -18,7 +18,7 @@ from detc.passes import (
     RemovePostprocess,
 )
 
-from .lower import TABLE, LowerToCaffe2
+from .lower import KEPT, LowerToCaffe2
 from .outputs import Caffe2Outputs, DenseOutputs
 from .passes import CleanUpCaffe2, FixBatch, SplitNormalize
 
@@ -36,7 +36,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     DeadCode(),
 )
 LOWER: tuple[Pass, ...] = (
-    Decompose(kept=tuple(name for name in TABLE if name.startswith("det."))),
+    Decompose(kept=KEPT),
     LowerToCaffe2(),
     CleanUpCaffe2(),
     CommonSubexpressions(),

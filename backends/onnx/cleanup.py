@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, Node, Value
+from detc.ir.lazy import torch
 from detc.passes.core.base import Context, NoMatch, Pass
 from detc.passes.rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
 from detc.passes.rewrite.rules import RewriteRule, apply_rules, summaries
 
-_WHOLE = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
-_EXACT_INTO: dict[torch.dtype, set[torch.dtype]] = {
-    torch.bool: {*_WHOLE[1:], torch.int8, torch.float32, torch.float64},
-    torch.uint8: {*_WHOLE[2:], torch.float32, torch.float64},
-    torch.int8: {*_WHOLE[2:], torch.float32, torch.float64},
-    torch.int16: {*_WHOLE[3:], torch.float32, torch.float64},
-    torch.int32: {torch.int64, torch.float64},
-    torch.float16: {torch.float32, torch.float64},
-    torch.float32: {torch.float64},
-}
-"""Element type -> those that hold each of its numbers exactly."""
+
+@cache
+def _exact_into() -> dict[torch.dtype, set[torch.dtype]]:
+    """Element type -> those that hold each of its numbers exactly."""
+    whole = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64)
+    return {
+        torch.bool: {*whole[1:], torch.int8, torch.float32, torch.float64},
+        torch.uint8: {*whole[2:], torch.float32, torch.float64},
+        torch.int8: {*whole[2:], torch.float32, torch.float64},
+        torch.int16: {*whole[3:], torch.float32, torch.float64},
+        torch.int32: {torch.int64, torch.float64},
+        torch.float16: {torch.float32, torch.float64},
+        torch.float32: {torch.float64},
+    }
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class JoinCasts(RewriteRule):
 
     @override
     def check(self, m: Match) -> None:
-        if m.first.result.dtype not in _EXACT_INTO.get(m.x.dtype, set()):
+        if m.first.result.dtype not in _exact_into().get(m.x.dtype, set()):
             raise NoMatch("the first cast may lose something")
 
     @override

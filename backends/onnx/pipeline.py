@@ -13,11 +13,10 @@ from detc.passes import (
 from detc.passes.presets import FLATTEN, OPTIMIZE, choose_outputs
 
 from .cleanup import CleanUpOnnx
-from .lower import LowerToOnnx
-from .lower.det import TABLE as DET_RULES
+from .lower import KEPT, LowerToOnnx
 
 LOWER: tuple[Pass, ...] = (
-    Decompose(kept=tuple(DET_RULES)),
+    Decompose(kept=KEPT),
     LowerToOnnx(),
     CleanUpOnnx(),
     # Lowering each op by itself leaves the same shapes and constants behind in several places.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, Node, TensorType, Value, infer_types, map_operands
+from detc.ir.lazy import torch
 from detc.passes.core.base import Context, Pass
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "float16", "bfloat16")
 """What weights can be stored as."""
 PRODUCTS = frozenset(
     f"aten.{name}"
@@ -45,7 +45,7 @@ class HalfPrecision(Pass):
 
     @override
     def apply(self, graph: Graph, context: Context) -> bool:
-        return _Halver(graph, context, DTYPES[self.dtype]).run()
+        return _Halver(graph, context, getattr(torch, self.dtype)).run()
 
 
 class _Halver:

@@ -15,12 +15,12 @@ from detc.passes import (
 from detc.passes.presets import FLATTEN, OPTIMIZE, choose_outputs
 
 from .half import DTYPES, HalfPrecision
-from .lower import LOWERED, LowerToTorchScript
+from .lower import KEPT, LowerToTorchScript
 
 LOWER: tuple[Pass, ...] = (
     # Rotated ones too: here they are as easily laid out as upright ones.
     FuseAnchors(rotated=True),
-    Decompose(kept=tuple(LOWERED)),
+    Decompose(kept=KEPT),
     LowerToTorchScript(),
     # Lowering each op by itself leaves the same slices and constants behind in several places.
     FoldConstants(),

@@ -16,17 +16,20 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 from rich_argparse import RichHelpFormatter
 
+from ..show.profile import Profile
 from ..show.terminal import Stages, output, print_blocks
 from .options import (
     add_analyze_options,
     add_bisect_options,
     add_opt_options,
+    add_profile_option,
     add_report_options,
 )
 
@@ -39,6 +42,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
+    # Read as torch is imported: its threads would burn a core each while they wait for the next small tensor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with warnings.catch_warnings():
         if not sys.warnoptions:
             # torch's warnings are for those who write models, not for those who compile them.
@@ -56,7 +61,9 @@ def _main(options: argparse.Namespace) -> int:
 
     try:
         try:
-            status = int(options.command(options, stages))
+            path = getattr(options, "profile_compile", None)
+            with Profile(path) if path is not None else nullcontext():
+                status = int(options.command(options, stages))
             sys.stdout.flush()
             return status
         except InputError as error:
@@ -176,6 +183,7 @@ def _add_export(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--check", metavar="IMAGE", nargs="+", default=[],
         help="run model and file on these images, alone and as a batch; exit with 1 if they differ",
     )  # fmt: skip
+    add_profile_option(parser)
 
 
 def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -43,6 +43,14 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_profile_option(parser: argparse.ArgumentParser) -> None:
+    """The option of the commands that compile."""
+    parser.add_argument(
+        "--profile-compile", type=Path, metavar="FILE",
+        help="write where the time went, as JSON for a browser's tracing page (ui.perfetto.dev, chrome://tracing)",
+    )  # fmt: skip
+
+
 def add_opt_options(parser: argparse.ArgumentParser) -> None:
     """The options of `detc opt`."""
     add_source_options(parser)
@@ -77,6 +85,7 @@ def add_opt_options(parser: argparse.ArgumentParser) -> None:
         "--expensive-checks", action="store_true",
         help="also prove that a pass which said 'unchanged' changed nothing, and that print-parse is the identity",
     )  # fmt: skip
+    add_profile_option(parser)
 
 
 def add_analyze_options(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +131,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="FILE", default=Path("report.html"),
         help="the page to write; default: report.html",
     )  # fmt: skip
+    add_profile_option(parser)
 
 
 def add_bisect_options(parser: argparse.ArgumentParser) -> None:

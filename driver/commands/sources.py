@@ -12,11 +12,13 @@ import torch
 from detc.backends.arrays import batch_images
 from detc.backends.images import model_input, read_image
 from detc.backends.target import target_of_file
-from detc.frontend import capture, load_model
 from detc.ir import Graph, InputError, InstancesType, TensorType, evaluate
 from detc.ir.dialects.instances import InstancesBatch
+from detc.ir.spans import span
 from detc.ir.types import Type, tensors_of, type_symbols
 from detc.passes import load_graph, load_inputs
+
+from ..show.profile import module_spans
 
 EXAMPLE_SIZE = 3
 """What a symbolic size is, in random inputs, in units of what it is a multiple of."""
@@ -33,7 +35,11 @@ def read_graph(options: argparse.Namespace) -> Graph:
             raise InputError(
                 "give a graph (model.ir, model.onnx, a Caffe2 folder), or --config and --weights"
             )
-        return capture(load_model(options.config, options.weights))
+        from detc.frontend import capture, load_model  # noqa: PLC0415  (who reads a file need not wait for it)
+
+        model = load_model(options.config, options.weights)
+        with span("capture"), module_spans(model):
+            return capture(model)
     if options.config or options.weights:
         raise InputError(f"give either {options.graph}, or --config and --weights")
     path: Path = options.graph

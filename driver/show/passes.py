@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from detc.passes import CheckNumerics, Context, Pass, PassReport, PassRun
-
 from .terminal import table
+
+if TYPE_CHECKING:
+    from detc.passes import CheckNumerics, Context, Pass, PassReport, PassRun
 
 _SHOWN = 3
 

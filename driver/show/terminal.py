@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from detc.ir.spans import span
+
 _PIPE_WIDTH = 160
 
 
@@ -77,7 +79,7 @@ class Stages:
         # Standard output stays what it is: it may be a pipe while this is shown on a terminal.
         shown = Live(spinner, console=console, transient=True, refresh_per_second=12, redirect_stdout=False)
         start = time.perf_counter()
-        with shown if self.live and console.is_terminal else nullcontext():
+        with span(name), shown if self.live and console.is_terminal else nullcontext():
             yield progress
         self.seconds[name] = time.perf_counter() - start
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
+from detc.ir.lazy import torchvision
 from detc.ir.structures import Boxes, ImageList, Instances
 
 from .anchors import DefaultAnchorGenerator
@@ -115,7 +115,7 @@ class DenseDetector(MetaArch):
                 for level in zip(anchors, box_cls, box_delta, strict=True)
             ]
         )
-        keep = batched_nms(
+        keep = torchvision.ops.batched_nms(
             candidates.pred_boxes.tensor,
             candidates.scores.float(),
             candidates.pred_classes,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d, roi_align
+
+from detc.ir.lazy import torchvision
 
 from ..errors import InputError
 
@@ -271,7 +272,9 @@ class DeformConv(nn.Module):
         return self._convolve(x, offset, None)
 
     def _convolve(self, x: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
-        x = deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+        x = torchvision.ops.deform_conv2d(
+            x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
+        )
         if self.norm is not None:
             x = self.norm(x)
         if self.activation is not None:
@@ -319,7 +322,7 @@ class ROIAlign(nn.Module):
         Returns:
             [R, C, *output_size].
         """
-        return roi_align(
+        return torchvision.ops.roi_align(
             input,
             rois.to(dtype=input.dtype),
             self.output_size,

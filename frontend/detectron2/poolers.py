@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import RoIPool
 
+from detc.ir.lazy import torchvision
 from detc.ir.structures import Boxes, RotatedBoxes
 
 from ..errors import InputError
@@ -49,7 +49,7 @@ def _pooler(pooler_type: str, output_size: tuple[int, int], scale: float, sampli
         case "ROIAlign" | "ROIAlignV2":
             return ROIAlign(output_size, scale, sampling_ratio, aligned=pooler_type == "ROIAlignV2")
         case "ROIPool":
-            return RoIPool(output_size, scale)
+            return torchvision.ops.RoIPool(output_size, scale)
         case "ROIAlignRotated":
             return ROIAlignRotated(output_size, scale, sampling_ratio)
     raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from detc.ir.dialects.rotated_kernels import (
     batched_nms_rotated,
@@ -11,6 +10,7 @@ from detc.ir.dialects.rotated_kernels import (
     pairwise_iou_rotated,
     roi_align_rotated,
 )
+from detc.ir.lazy import torchvision
 from detc.ir.structures import Boxes, RotatedBoxes
 
 __all__ = [
@@ -31,7 +31,7 @@ def boxes_of(tensor: Tensor) -> Boxes | RotatedBoxes:
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Which of boxes [N, 4] or [N, 5] stay, best first, in suppression within each group."""
-    nms = batched_nms if boxes.shape[-1] == Boxes.box_dim else batched_nms_rotated
+    nms = torchvision.ops.batched_nms if boxes.shape[-1] == Boxes.box_dim else batched_nms_rotated
     kept: Tensor = nms(boxes, scores.float(), groups, threshold)
     return kept
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..dims import Dim
 from ..errors import IRError
 from ..instances import UPRIGHT_WITHIN
+from ..lazy import torchvision
 from .rotated_kernels import batched_nms_rotated
 
 
@@ -76,7 +76,12 @@ def _sides(boxes: Tensor) -> Tensor:
     return high - low
 
 
-UPRIGHT = BoxForm(4, _move, _parts, _decode, _clip, _rescale, _sides, batched_nms)
+def _nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    kept: Tensor = torchvision.ops.batched_nms(boxes, scores, groups, threshold)
+    return kept
+
+
+UPRIGHT = BoxForm(4, _move, _parts, _decode, _clip, _rescale, _sides, _nms)
 """Boxes x0 y0 x1 y1. One suppresses those that it overlaps with an IoU greater than the threshold."""
 
 

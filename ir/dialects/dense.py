@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ..errors import IRError
+from ..lazy import torchvision
 from ..ops import Fresh, op
 from ..types import TensorType, Type
 from .boxes import decode, parts, tensor
@@ -95,7 +95,7 @@ def dense_inference(
             )
             candidates.append((boxes, values[:topk_candidates], classes))
         boxes, values, classes = (torch.cat(parts) for parts in zip(*candidates, strict=True))
-        keep = batched_nms(boxes.float(), values.float(), classes, nms_thresh)
+        keep = torchvision.ops.batched_nms(boxes.float(), values.float(), classes, nms_thresh)
         if topk_per_image >= 0:
             keep = keep[:topk_per_image]
         found.append((boxes[keep], values[keep], classes[keep], torch.full_like(keep, image)))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align, roi_pool
 
 from ..errors import IRError
+from ..lazy import torchvision
 from ..ops import op
 from ..types import TensorType, Type
 from .box_forms import ROTATED
@@ -84,10 +84,12 @@ def roi_pool_(
     def pool(feature: Tensor, rows: Tensor, scale: float) -> Tensor:
         result: Tensor
         if pooler_type == "ROIPool":
-            result = roi_pool(feature, rows, size, scale)
+            result = torchvision.ops.roi_pool(feature, rows, size, scale)
         else:
             aligned = pooler_type == "ROIAlignV2"
-            result = roi_align(feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned)
+            result = torchvision.ops.roi_align(
+                feature, rows.to(feature.dtype), size, scale, sampling_ratio, aligned
+            )
         return result
 
     if len(features) == 1:

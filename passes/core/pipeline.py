@@ -9,6 +9,7 @@ from typing import Any, Self, SupportsIndex, overload
 from typing_extensions import override
 
 from detc.ir import DetcError, Graph, InputError, paused_collector
+from detc.ir.spans import span
 
 from .base import Context, Pass, PassRun, RewriteLimit
 from .observers import Observer, VerifyEach
@@ -59,13 +60,15 @@ class Pipeline(MutableSequence[Pass]):
         current = graph.clone()
         try:
             for observer in watching:
-                observer.start(current)
+                with span(type(observer).__name__):
+                    observer.start(current)
             for index, item in enumerate(passes, 1):
                 for observer in watching:
                     observer.before(current, item, index)
                 changed = _run(item, current, index, context)
                 for observer in reversed(watching):
-                    observer.after(current, item, index, changed)
+                    with span(type(observer).__name__):
+                        observer.after(current, item, index, changed)
         finally:
             for observer in reversed(watching):
                 observer.finish()
@@ -220,7 +223,9 @@ def apply_pass(item: Pass, graph: Graph, context: Context) -> bool:
 
 def _run(item: Pass, graph: Graph, index: int, context: Context) -> bool:
     nodes, start = len(graph), time.perf_counter()
-    changed = apply_pass(item, graph, context)
+    with span(item.name, index=index, nodes_before=nodes) as facts:
+        changed = apply_pass(item, graph, context)
+        facts |= {"nodes_after": len(graph), "changed": changed, "rewrites": len(context.rewrites)}
     seconds = time.perf_counter() - start
     context.runs.append(PassRun(index, item.name, changed, seconds, nodes, len(graph)))
     return changed

@@ -2,8 +2,8 @@
 
     flatten-instances,fold-batch-norm,fuse{merge_parallel=True},dead-code
 
-A pass is known once its class is defined: `import` its module, name its file (`--pass-file`), or install a package
-that declares the module as an entry point of the group `detc.passes`.
+detc's own passes are known. Another one is known once its class is defined: `import` its module, name its file
+(`--pass-file`), or install a package that declares the module as an entry point of the group `detc.passes`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -28,15 +29,19 @@ from .pipeline import Pipeline
 
 ENTRY_POINTS = "detc.passes"
 """The group of entry points: each names a module that defines passes."""
+_BUILT_IN = ("detc.passes.presets", "detc.passes.detection.decompose")
+"""The modules that define, or import, the passes that are no target's own."""
 
 
 def known_passes() -> dict[str, type[Pass]]:
     """Every pass class that is defined by now, by name, in alphabetical order.
 
-    Where two have one name, the one that was defined last stands.
+    Where two have one name, the one that was defined last stands, and detc's own yields to any other.
     """
+    for module in _BUILT_IN:
+        import_module(module)
     found: dict[str, type[Pass]] = {}
-    for cls in _subclasses(Pass):
+    for cls in sorted(_subclasses(Pass), key=lambda cls: not cls.__module__.startswith("detc.")):
         if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
             found[cls.pass_name()] = cls
     return dict(sorted(found.items()))

@@ -59,6 +59,14 @@ class PassReport:
     astray: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a run gives: the outputs, and the tensors inside that have a name of their own, one that no other has."""
+
+    outputs: Mapping[str, Tensor]
+    named: Mapping[str, Tensor]
+
+
 class CheckNumerics(Observer):
     """Runs the graph after each pass in the interpreter, and compares its outputs with the captured graph's.
 
@@ -93,53 +101,29 @@ class CheckNumerics(Observer):
         self.tolerances = tolerances or Tolerances()
         self._expected: list[Reference] = []
         self._values = values
-        self._named: list[dict[str, Tensor]] = []
+        self._named: list[Mapping[str, Tensor]] = []
 
     @override
     def start(self, graph: Graph) -> None:
         self.reports = []
         reference = graph if self._graph is None else self._graph
-        self._expected = self.run(reference)
-        if self._values:
-            self._named = [named_values(reference, _fitting(reference, given)) for given in self._inputs]
+        results = self._results(reference)
+        self._expected, self._named = self._references(reference, results), [r.named for r in results]
         if self._graph is not None:
             self._report(graph, 0, "start")
 
     @override
     def after(self, graph: Graph, pass_: Pass, index: int, changed: bool) -> None:
         if pass_.changes_meaning and changed:
-            self._expected = self.run(graph)
-            self.reports.append(PassReport(index, pass_.name, {}, *self._compare_values(graph)))
+            results = self._results(graph)
+            self._expected = self._references(graph, results)
+            self.reports.append(PassReport(index, pass_.name, {}, *self._compare_values(results)))
         else:
             self._report(graph, index, pass_.name)
 
     def run(self, graph: Graph) -> list[Reference]:
         """What a graph gives for the inputs."""
-        interpreter = Interpreter(graph)
-        thresholds = [_thresholds(graph, name) for name in ("score_thresh", "nms_thresh")]
-        types = {name: value.type for name, value in graph.outputs.items()}
-        groups = detection_groups(types)
-        return [
-            Reference(flatten_outputs(interpreter.run(_fitting(graph, given)), types), groups, *thresholds)
-            for given in self._inputs
-        ]
-
-    def _report(self, graph: Graph, index: int, name: str) -> None:
-        self.reports.append(PassReport(index, name, self.compare(graph, name), *self._compare_values(graph)))
-
-    def _compare_values(self, graph: Graph) -> tuple[dict[str, float], list[str]]:
-        differences: dict[str, float] = {}
-        astray: dict[str, None] = {}
-        for given, expected in zip(self._inputs, self._named, strict=False):
-            actual = named_values(graph, _fitting(graph, given))
-            for name in expected.keys() & actual.keys():
-                left, right = expected[name], actual[name]
-                if left.shape == right.shape and left.dtype == right.dtype:
-                    difference, within = tensor_difference(left, right, self.tolerances)
-                    differences[name] = max(differences.get(name, 0.0), difference)
-                    if not within:
-                        astray[name] = None
-        return dict(sorted(differences.items())), sorted(astray)
+        return self._references(graph, self._results(graph))
 
     def compare(self, graph: Graph, name: str) -> dict[str, float]:
         """The largest difference of each of a graph's outputs from the reference. `name` is for the message.
@@ -147,18 +131,58 @@ class CheckNumerics(Observer):
         Errors:
             DivergenceError: an output differs, or is missing.
         """
-        worst: dict[str, float] = {}
+        return self._compare_outputs(self._results(graph), name)
+
+    def _results(self, graph: Graph) -> list[_Result]:
         interpreter = Interpreter(graph)
-        types = {output: value.type for output, value in graph.outputs.items()}
-        for given, expected in zip(self._inputs, self._expected, strict=True):
-            actual = flatten_outputs(interpreter.run(_fitting(graph, given)), types)
+        types = {name: value.type for name, value in graph.outputs.items()}
+        counts = Counter(result.name for node in graph for result in node.results)
+        found: list[_Result] = []
+        for given in self._inputs:
+            named: dict[str, Tensor] = {}
+
+            def keep(node: Node, results: Sequence[Any], named: dict[str, Tensor] = named) -> None:
+                for value, result in zip(node.results, results, strict=True):
+                    if value.name and counts[value.name] == 1 and isinstance(result, Tensor):
+                        named[value.name] = result
+
+            outputs = interpreter.run(_fitting(graph, given), hook=keep if self._values else None)
+            found.append(_Result(flatten_outputs(outputs, types), named))
+        return found
+
+    def _references(self, graph: Graph, results: Sequence[_Result]) -> list[Reference]:
+        thresholds = [_thresholds(graph, name) for name in ("score_thresh", "nms_thresh")]
+        groups = detection_groups({name: value.type for name, value in graph.outputs.items()})
+        return [Reference(result.outputs, groups, *thresholds) for result in results]
+
+    def _report(self, graph: Graph, index: int, name: str) -> None:
+        results = self._results(graph)
+        differences = self._compare_outputs(results, name)
+        self.reports.append(PassReport(index, name, differences, *self._compare_values(results)))
+
+    def _compare_outputs(self, results: Sequence[_Result], name: str) -> dict[str, float]:
+        worst: dict[str, float] = {}
+        for expected, result in zip(self._expected, results, strict=True):
             try:
-                differences = compare(expected, actual, self.tolerances)
+                differences = compare(expected, result.outputs, self.tolerances)
             except Mismatch as mismatch:
                 raise DivergenceError(name, mismatch.output, mismatch.problem) from None
             for output, difference in differences.items():
                 worst[output] = max(worst.get(output, 0.0), difference)
         return worst
+
+    def _compare_values(self, results: Sequence[_Result]) -> tuple[dict[str, float], list[str]]:
+        differences: dict[str, float] = {}
+        astray: dict[str, None] = {}
+        for expected, result in zip(self._named, results, strict=True):
+            for name in expected.keys() & result.named.keys():
+                left, right = expected[name], result.named[name]
+                if left.shape == right.shape and left.dtype == right.dtype:
+                    difference, within = tensor_difference(left, right, self.tolerances)
+                    differences[name] = max(differences.get(name, 0.0), difference)
+                    if not within:
+                        astray[name] = None
+        return dict(sorted(differences.items())), sorted(astray)
 
     def report(self) -> str:
         """A line per pass with the largest difference of each output."""
@@ -167,20 +191,6 @@ class CheckNumerics(Observer):
             parts = ", ".join(f"{name} {value:.2e}" for name, value in report.differences.items())
             lines.append(f"{report.index:03d} {report.name}: {parts or 'a new reference'}")
         return "\n".join(lines)
-
-
-def named_values(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a run gives the tensors inside a graph that have a name of their own, one that no other has."""
-    counts = Counter(result.name for node in graph for result in node.results)
-    found: dict[str, Tensor] = {}
-
-    def keep(node: Node, results: Sequence[Any]) -> None:
-        for value, result in zip(node.results, results, strict=True):
-            if value.name and counts[value.name] == 1 and isinstance(result, Tensor):
-                found[value.name] = result
-
-    Interpreter(graph).run(inputs, hook=keep)
-    return found
 
 
 def _thresholds(graph: Graph, name: str) -> list[float]:

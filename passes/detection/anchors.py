@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from detc.ir import Builder, Graph, Value
-from detc.ir.dialects.box_forms import ROTATED
+from detc.ir.lazy import box_forms
 
 from ..core.base import Context, NoMatch, Pass
 from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
@@ -68,7 +68,7 @@ class AnchorsIntoProposals(RewriteRule):
             raise NoMatch("the anchors are laid over another map than the logits")
         if len({cells.shape[0] for cells in m.cells}) != 1:
             raise NoMatch("the levels differ in their number of anchors")
-        if not self.rotated and m.cells[0].shape[1] == ROTATED.columns:
+        if not self.rotated and m.cells[0].shape[1] == box_forms.ROTATED.columns:
             raise NoMatch("the target has no rule for a grid of rotated anchors")
 
     @override

@@ -22,7 +22,7 @@ from detc.ir import (
     symbol,
 )
 from detc.ir.dims import Dim
-from detc.ir.tracing import trace
+from detc.ir.lazy import tracing
 from detc.ir.types import substitute_type, type_symbols
 
 from ..core.base import Context, Pass
@@ -153,7 +153,7 @@ def _traced(
             return tuple(map(operand, type))
         return None if type is None else graph.add_input(f"operand{len(graph.inputs)}", type)
 
-    outputs = trace(
+    outputs = tracing.trace(
         Builder(graph),
         lambda *tensors: function(*tensors, **attributes),
         tuple(map(operand, shape)),

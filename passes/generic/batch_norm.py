@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from detc.ir import Builder, Constant, Graph, IRError, Node, Value
+from detc.ir.lazy import torch
 
 from ..core.base import Context, NoMatch, Pass, attribute
 from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder
 from ..rewrite.rules import RewriteRule, apply_rules, summaries
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONVOLUTIONS = (
     "aten.conv1d",

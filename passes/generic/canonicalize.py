@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from typing_extensions import override
 
 from detc.ir import Attribute, Builder, Constant, Graph, Value
+from detc.ir.lazy import torch
 
 from ..core.base import Context, NoMatch, Pass, attribute
 from ..rewrite.patterns import Match, NodePattern, Pattern, PatternBuilder

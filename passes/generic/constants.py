@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from detc.ir import Attribute, Constant, Graph, Node, SymExpr, TensorType
+from detc.ir.lazy import torch
 
 from ..core.base import Context, NoMatch, Pass
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UNSET = frozenset({"aten.empty.memory_format", "aten.empty_like", "aten.new_empty", "aten.empty_strided"})
 """Ops whose result is whatever was in memory."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from detc.ir import Attribute, Builder, Constant, Graph, Node, Value
+from detc.ir.lazy import torch
 
 from ..core.base import Context, NoMatch, Pass, attribute
 from ..rewrite.patterns import Each, Match, NodePattern, Pattern, PatternBuilder
@@ -22,6 +22,9 @@ from .batch_norm import (
     add_folded,
     constant,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from typing_extensions import override
 
 from detc.ir import (
@@ -19,6 +18,7 @@ from detc.ir import (
     Value,
     attribute_key,
 )
+from detc.ir.lazy import torch
 
 from ..core.base import attribute
 from .match import Match

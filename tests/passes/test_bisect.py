@@ -163,9 +163,9 @@ def test_a_pass_that_the_verifier_refuses(graph: Graph, inputs: dict[str, torch.
 def test_a_lowering_with_one_wrong_rule(
     graph: Graph, inputs: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detc.backends.onnx import lower
+    from detc.backends.onnx.lower import table
 
-    monkeypatch.setitem(lower.TABLE, "aten.softmax.int", lambda b, node: b.onnx.Sigmoid(node.operand(0)))
+    monkeypatch.setitem(table.TABLE, "aten.softmax.int", lambda b, node: b.onnx.Sigmoid(node.operand(0)))
     culprit = bisect(parse_passes("lower-to-onnx,dead-code"), graph, inputs)
     assert culprit is not None
     assert culprit.rewrite is not None

@@ -18,12 +18,14 @@ from detc.backends.onnx.cleanup import CleanUpOnnx
 from detc.backends.onnx.lower import LowerToOnnx
 from detc.backends.onnx.lower import det as onnx_rules
 from detc.backends.torchscript import TorchScriptRuntime
-from detc.backends.torchscript import lower as torchscript_rules
+from detc.backends.torchscript.lower import LowerToTorchScript
+from detc.backends.torchscript.lower import table as torchscript_rules
 from detc.backends.torchscript.program import OLDEST_TORCH
 from detc.ir import Builder, Constant, Fresh, Graph, TensorType, Value, map_operands, op, run, symbol
 from detc.ir.types import Type
 from detc.passes import CommonSubexpressions, DeadCode, Decompose, FoldConstants, Pass, Pipeline
 from detc.passes.core.base import Context
+from detc.passes.rewrite.conversion import Conversion
 from tests.backends.onnx import test_det_dense, test_det_lowering, test_det_rotated
 
 N, H, W = symbol("N"), symbol("H", 32), symbol("W", 32)
@@ -161,12 +163,17 @@ def det_nodes() -> Mapping[str, list[Graph]]:
 
 TARGETS = {
     "onnx": (onnx_rules.TABLE, onnx_rules.SAVES, (LowerToOnnx(), CleanUpOnnx())),
-    "torchscript": (
-        torchscript_rules.LOWERED,
-        torchscript_rules.SAVES,
-        (torchscript_rules.LowerToTorchScript(),),
-    ),
+    "torchscript": (torchscript_rules.TABLE, torchscript_rules.SAVES, (LowerToTorchScript(),)),
 }
+
+
+@pytest.mark.parametrize("target", ["onnx", "torchscript", "caffe2"])
+def test_what_is_kept_is_what_has_rules(target):
+    steps = detc.pipeline(target)
+    (decompose,) = (step for step in steps if isinstance(step, Decompose))
+    (lowering,) = (step for step in steps if isinstance(step, Conversion))
+    ruled = [name for name in lowering.table if name.startswith("det.")]
+    assert sorted(decompose.kept) == sorted(ruled)
 
 
 def saved_nodes(graph: Graph, lower: tuple[Pass, ...]) -> int | None:

@@ -8,26 +8,24 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from detc.backends.caffe2 import dialect as _dialect  # noqa: F401  (registers caffe2.*)
-from detc.ir import Graph, Node
+from detc.ir import Builder, Graph, Node
 from detc.passes.core.base import Context
 from detc.passes.rewrite.conversion import Conversion, LoweringRule, Sizes
-from detc.passes.rewrite.lowering_rules import by_form
 
-from . import aten, det, points, proposals, resize, rotated
-from .aten import DIRECT, UNSUPPORTED
-from .builder import Caffe2Builder
-
-__all__ = ["DIRECT", "TABLE", "UNSUPPORTED", "Caffe2Builder", "LowerToCaffe2"]
-
-TABLE: dict[str, LoweringRule] = {
-    **aten.TABLE,
-    **resize.TABLE,
-    **points.TABLE,
-    **det.TABLE,
-    "det.grid_proposals": by_form(proposals.grid_proposals, rotated.grid_proposals),
-    "det.roi_pool": by_form(det.roi_pool, rotated.roi_pool, boxes=1),
-}
+KEPT = (
+    "det.point_sample",
+    "det.box_point_sample",
+    "det.class_logits",
+    "det.uncertain_points",
+    "det.put_points",
+    "det.normalize",
+    "det.apply_deltas",
+    "det.clip_boxes",
+    "det.box_inference",
+    "det.grid_proposals",
+    "det.roi_pool",
+)
+"""The det ops that there are rules for."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,12 @@ class LowerToCaffe2(Conversion):
     @property
     @override
     def table(self) -> Mapping[str, LoweringRule]:
+        from .table import TABLE  # noqa: PLC0415  (takes seconds, which whoever lists passes need not wait for)
+
         return TABLE
 
     @override
-    def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Caffe2Builder:
+    def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Builder:
+        from .builder import Caffe2Builder  # noqa: PLC0415  (as above)
+
         return Caffe2Builder(graph, node, sizes, created_by=context.pass_name)

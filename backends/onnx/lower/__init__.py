@@ -8,28 +8,25 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from detc.backends.onnx import dialect as _dialect  # noqa: F401  (registers onnx.*)
-from detc.ir import Graph, Node
+from detc.ir import Builder, Graph, Node
 from detc.passes.core.base import Context
 from detc.passes.rewrite.conversion import Conversion, LoweringRule, Sizes
 
-from . import aten, det
-from .aten import DIRECT, LOWERED, UNSUPPORTED
-from .builder import OnnxBuilder
-from .rules import RuleTable, arguments
-
-__all__ = [
-    "DIRECT",
-    "LOWERED",
-    "TABLE",
-    "UNSUPPORTED",
-    "LowerToOnnx",
-    "OnnxBuilder",
-    "RuleTable",
-    "arguments",
-]
-
-TABLE: dict[str, LoweringRule] = {**aten.TABLE, **det.TABLE}
+KEPT = (
+    "det.anchors",
+    "det.box_inference",
+    "det.rpn_proposals",
+    "det.grid_proposals",
+    "det.dense_proposals",
+    "det.roi_pool",
+    "det.dense_inference",
+    "det.paste_masks",
+    "det.keypoint_inference",
+    "det.box_point_sample",
+    "det.sem_seg_postprocess",
+    "det.panoptic_combine",
+)
+"""The det ops that there are rules for."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,12 @@ class LowerToOnnx(Conversion):
     @property
     @override
     def table(self) -> Mapping[str, LoweringRule]:
+        from .table import TABLE  # noqa: PLC0415  (takes seconds, which whoever lists passes need not wait for)
+
         return TABLE
 
     @override
-    def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> OnnxBuilder:
-        return OnnxBuilder(graph, node, sizes, created_by=context.pass_name, table=TABLE)
+    def make_builder(self, graph: Graph, node: Node, sizes: Sizes, context: Context) -> Builder:
+        from .builder import OnnxBuilder  # noqa: PLC0415  (as above)
+
+        return OnnxBuilder(graph, node, sizes, created_by=context.pass_name, table=self.table)

@@ -11,26 +11,22 @@ from typing_extensions import override
 from detc.ir import Node
 from detc.passes.rewrite.conversion import Conversion, LoweringRule
 
-from ..dialect import DIALECT
-from . import boxes, dense, masks, points, pooling, proposals, scripted
-
-__all__ = ["DIRECT", "LOWERED", "LowerToTorchScript"]
-
-DIRECT = frozenset({"aten", "torchvision", DIALECT})
+DIRECT = frozenset({"aten", "torchvision", "torchscript"})
 """The dialects whose ops stay as they are: every runtime of torch has them, or the file brings them along."""
-
-LOWERED: dict[str, LoweringRule] = {
-    **boxes.TABLE,
-    **proposals.TABLE,
-    **dense.TABLE,
-    **pooling.TABLE,
-    **masks.TABLE,
-    **points.TABLE,
-    **scripted.TABLE,
-}
-"""The rules of the det ops whose bodies cannot be traced. The others are written out before."""
-SAVES: dict[str, int] = {"det.roi_pool": 5}
-"""The rules of ops whose bodies can be traced -> how many nodes fewer than what is traced they give, at most."""
+KEPT = (
+    "det.box_inference",
+    "det.rpn_proposals",
+    "det.grid_proposals",
+    "det.dense_proposals",
+    "det.dense_inference",
+    "det.roi_pool",
+    "det.paste_masks",
+    "det.box_point_sample",
+    "det.keypoint_inference",
+    "det.sem_seg_postprocess",
+    "det.panoptic_combine",
+)
+"""The det ops that there are rules for."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,9 @@ class LowerToTorchScript(Conversion):
     @property
     @override
     def table(self) -> Mapping[str, LoweringRule]:
-        return LOWERED
+        from .table import TABLE  # noqa: PLC0415  (takes seconds, which whoever lists passes need not wait for)
+
+        return TABLE
 
     @override
     def is_direct(self, node: Node) -> bool:

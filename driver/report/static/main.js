@@ -2,11 +2,11 @@
 // The page: which pass, which view, which node.
 
 const element = (id) => document.getElementById(id);
-const VIEWS = ["diff", "ir", "graph", "rules", "parity"];
+const VIEWS = ["ir", "diff", "graph", "rules", "parity"];
 
 const state = {
   data: JSON.parse(element("data").textContent),
-  stage: 0, view: "diff", selected: undefined, query: "", goTo, choose,
+  stage: 0, view: "ir", chosenView: undefined, selected: undefined, query: "", goTo, choose,
 };
 const lines = (index) => state.data.stages[index].rows.map((text) => state.data.texts[text]);
 
@@ -20,9 +20,9 @@ const ir = new Rows(element("ir-rows"), (row, text) => {
 }, (text) => choose(text.key));
 
 const diff = new Rows(element("diff-rows"), (row, pair) => {
-  if (pair.gap) {
+  if (pair.gap || pair.note) {
     row.className = "row gap";
-    row.textContent = `… ${pair.gap} unchanged`;
+    row.textContent = pair.note || `… ${pair.gap} unchanged`;
     return;
   }
   row.className = "row pair";
@@ -48,11 +48,12 @@ function listPasses() {
     const item = make("li", undefined, element("passes"));
     item.id = `pass-${index}`;
     item.setAttribute("role", "option");
-    make("span", index ? `${index} ${stage.name}` : `start: ${stage.name}`, item);
+    make("span", index ? `${index} ${stage.name}` : `start: ${stage.name}`, item, "name");
     if (index && stage.ms !== undefined) {
       const change = stage.change ? `, nodes ${stage.change > 0 ? "+" : "−"}${Math.abs(stage.change)}` : "";
       make("span", `${stage.ms.toFixed(1)} ms${change}`, item, "numbers");
     }
+    showVerdict(stage, item);
     item.addEventListener("click", () => goTo(index));
   });
   element("passes").addEventListener("keydown", (event) => {
@@ -64,8 +65,20 @@ function listPasses() {
   });
 }
 
+// How far the outputs are from the start, in a word.
+function showVerdict(stage, item) {
+  if (!stage.outputs) return;
+  const differences = Object.values(stage.outputs);
+  const worst = differences.find((value) => typeof value === "string") || Math.max(...differences);
+  const word = differences.length ? (worst ? `±${shortened(worst)}` : "same") : "new reference";
+  const astray = stage.astray.length ? `; astray inside: ${stage.astray.join(", ")}` : "";
+  make("span", word, item, "verdict").title = `${listed(stage.outputs) || "what it gives is compared from here on"}${astray}`;
+}
+
 function goTo(index) {
   state.stage = index;
+  // Until the reader chooses a view: what there is, and then what each pass did to it.
+  state.view = state.chosenView || (index ? "diff" : "ir");
   for (const item of element("passes").children) item.setAttribute("aria-selected", item.id === `pass-${index}`);
   element("passes").setAttribute("aria-activedescendant", `pass-${index}`);
   element(`pass-${index}`).scrollIntoView({ block: "nearest" });
@@ -93,13 +106,16 @@ function show(keepPlace = false) {
   if (state.view === "parity") showParity();
   showFound();
   showDetails(element("details"), state.selected, state);
-  location.replace(`#${state.stage}/${state.view}`);
+  location.replace(`#${state.stage}${state.chosenView ? `/${state.chosenView}` : ""}`);
 }
 
 function showDiff(keepPlace = false) {
-  const before = state.stage ? lines(state.stage - 1) : [];
-  const rows = diffRows(before, lines(state.stage));
-  diff.show(element("only-changes").checked && state.stage ? onlyChanges(rows) : rows, keepPlace);
+  if (!state.stage) {
+    diff.show([{ note: "No pass has run yet: choose one to see what it changed." }]);
+    return;
+  }
+  const rows = diffRows(lines(state.stage - 1), lines(state.stage));
+  diff.show(element("only-changes").checked ? onlyChanges(rows) : rows, keepPlace);
 }
 
 function choose(key, reveal = false) {
@@ -140,7 +156,7 @@ function nextFound() {
 }
 
 function setView(view, focus = false) {
-  state.view = view;
+  state.view = state.chosenView = view;
   show();
   if (focus) element(`tab-${view}`).focus();
 }
@@ -168,14 +184,20 @@ function showParity() {
   }
   make("p", `The largest difference from the start. Tensors: rtol ${allowed.rtol}, atol ${allowed.atol}; detections: IoU ${allowed.iou}, score ${allowed.score}; masks: 1 − IoU.`, panel);
   const table = makeTable(panel, ["pass", "outputs", "named values inside"], []);
-  const listed = (values, astray = []) => Object.entries(values || {})
-    .map(([name, value]) => `${name} ${typeof value === "number" ? value.toExponential(1) : value}${astray.includes(name) ? " (astray)" : ""}`).join(", ");
   state.data.stages.forEach((stage, index) => {
     if (!stage.outputs) return;
     const outputs = listed(stage.outputs) || "the new reference";
     addRow(table, [`${index} ${stage.name}`, outputs, listed(stage.values, stage.astray)], []);
   });
 }
+
+function listed(values, astray = []) {
+  return Object.entries(values || {})
+    .map(([name, value]) => `${name} ${shortened(value)}${astray.includes(name) ? " (astray)" : ""}`).join(", ");
+}
+
+// Infinity and what is no number come as text.
+const shortened = (value) => (typeof value === "number" ? value.toExponential(1) : value);
 
 function makeTable(panel, headings, numbers) {
   const table = make("table", undefined, panel);
@@ -218,5 +240,5 @@ element("zoom-in").addEventListener("click", () => state.drawing.zoom(1.25));
 element("zoom-out").addEventListener("click", () => state.drawing.zoom(0.8));
 element("zoom-fit").addEventListener("click", () => state.drawing.fit());
 const [first, view] = location.hash.slice(1).split("/");
-if (VIEWS.includes(view)) state.view = view;
+if (VIEWS.includes(view)) state.chosenView = view;
 goTo(Math.min(Number(first) || 0, state.data.stages.length - 1));
