@@ -11,8 +11,12 @@ import pytest
 from torch import nn
 
 import detc
+from detc.commands.main import main
 from tests import models
 from tests.rule_coverage import pytest_configure  # noqa: F401  (pytest finds the hook here)
+
+Shell = Callable[..., tuple[int, str, str]]
+"""Gives the exit status, standard output, standard error."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -41,8 +45,25 @@ def compiled() -> Callable[..., detc.Artifact]:
 
 
 @pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """shell(*arguments): the command line in this process, in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
 def detc_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """detc_command(*arguments): the command line in a process of its own, in the test's folder, in a pipe."""
+    """detc_command(*arguments): the command line in a process of its own, in the test's folder, in a pipe.
+
+    Importing torch takes such a process seconds: it is for what a process does, `shell` for what a command does.
+    """
 
     def run(
         *arguments: object, program: tuple[str, ...] = ("-m", "detc")
