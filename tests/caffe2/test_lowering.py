@@ -167,7 +167,7 @@ def test_a_net_takes_as_many_images_as_it_says() -> None:
 # The artifact
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN"])
+@pytest.mark.parametrize("name", ["faster_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN", "retinanet_R_50_FPN"])
 def test_artifact_called_like_the_model(name: str, tmp_path: Path) -> None:
     artifact = compiled(name, target="caffe2")
     assert artifact.nodes == len(lowered(name))
