@@ -54,7 +54,7 @@ lint: $(INSTALLED) $(PACKAGE)/complete
 	cd $(PACKAGE) && $(abspath $(BIN))/lint-imports --config $(abspath pyproject.toml) --no-cache
 
 types: $(INSTALLED) $(PACKAGE)/complete
-	MYPYPATH=$(PACKAGE) $(BIN)/mypy -p detc
+	MYPYPATH=$(PACKAGE) $(BIN)/mypy -n 2 -p detc
 
 # The last step, so that pytest's summary stands at the end. Files run in their order: sorted by their number of tests, as
 # is pytest-xdist's default, those with a few long ones would come last, on one core.

@@ -2,7 +2,7 @@
 
     python -m tests.installation [--python PYTHON]      pip installs all that the wheel asks for, which takes minutes
 
-`make test` checks the same in environments that are linked from the tests' own, see `link_environment`.
+`make test` checks the same in environments that are linked from the tests' own, see `link`.
 """
 
 from __future__ import annotations
@@ -97,12 +97,8 @@ def build(folder: Path, *, isolated: bool = False) -> tuple[Path, Path]:
     return sdist, wheel
 
 
-def link_environment(folder: Path, wheel: Path, extra: str = "") -> Path:
-    """An environment with the wheel and links to what it requires, with an extra if one is named: to that alone, out of
-    the environment that runs. Returns the folder of its commands.
-
-    So what a fresh environment would miss is missing, and nothing is downloaded.
-    """
+def make_environment(folder: Path, wheel: Path) -> Path:
+    """An environment with the wheel alone. Returns the folder of its commands."""
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     _run(
@@ -117,12 +113,20 @@ def link_environment(folder: Path, wheel: Path, extra: str = "") -> Path:
         "--no-deps",
         str(wheel),
     )
+    return python.parent
+
+
+def link(folder: Path, extra: str = "") -> None:
+    """Give an environment with the wheel links to what it requires, with an extra if one is named: to that alone, out of
+    the environment that runs.
+
+    So what a fresh environment would miss is missing, and nothing is downloaded.
+    """
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     for distribution in _required(f"detc[{extra}]" if extra else "detc", [str(site), *sys.path]):
         for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
             if not (site / top).exists():
                 (site / top).symlink_to(Path(str(distribution.locate_file(top))).resolve())
-    return python.parent
 
 
 def _required(text: str, path: Sequence[str]) -> Iterator[Distribution]:

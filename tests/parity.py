@@ -85,7 +85,7 @@ def _similar_boxes(got: np.ndarray, want: np.ndarray) -> np.ndarray:
     """[N, M]: IoU, or 0 for rotated boxes that point in different directions."""
     if got.shape[1] == 4:
         # What a box thinner than rounding shares with itself is rounding: corners in the same place are the same box.
-        apart = np.abs(got[:, None].astype(np.float64) - want[None]).max(axis=2)
+        apart = np.abs(got.astype(np.float64).T[:, :, None] - want.T[:, None, :]).max(axis=0)
         return np.where(apart <= SAME_CORNER, 1.0, box_iou(got, want))
     from detc.frontend.detectron2.rotated_ops import pairwise_iou_rotated
 

@@ -1,4 +1,4 @@
-"""The command line as its user meets it: a process, its exit status, and what it prints."""
+"""The command line as its user meets it: its exit status, and what it prints; each command as a process once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 import detc
 from detc.backends.target import known_targets
 from tests import zoo
+from tests.conftest import Shell
 
 NAME = "mask_rcnn_R_50_FPN"
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -79,37 +81,45 @@ def test_export_with_everything(detc_command: Command, tmp_path: Path) -> None:
 
 
 WRONG_MASKS = """
-import sys, detc
-from detc.commands.main import main
+import detc
 from detc.frontend.detectron2.mask_head import MaskRCNNConvUpsampleHead
 
 @detc.importer(MaskRCNNConvUpsampleHead)
 def wrong(capture, head, features, classes):
     masks = capture.build.det.mask_inference(capture.trace(head.layers, features, module=head), classes)
     return {expression}
-
-sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_check_that_finds_a_difference_exits_with_1(detc_command: Command, tmp_path: Path) -> None:
-    program = WRONG_MASKS.format(expression="capture.build.aten.rsub.Scalar(masks, other=1.0)")
-    options = ["export", *model_options(), "--output", "model.onnx", "--check", scene(0), scene(5)]
-    done = detc_command(*options, program=("-c", program))
-    assert (done.returncode, done.stderr) == (1, "")
-    assert re.search(r"scene0.png +1 .* DIFFERS", done.stdout)
-    assert re.search(r"scene5.png +1 .* agrees", done.stdout)
-    assert re.search(
-        r"scene0.png, batch of 1: masks: two masks of one detection have an IoU of 0", done.stdout
-    )
+def export_with_wrong_masks(folder: Path, expression: str) -> list[object]:
+    """The command, for a folder in which this writes the importer."""
+    (folder / "wrong.py").write_text(WRONG_MASKS.format(expression=expression))
+    return ["export", *model_options(), "--component-file", folder / "wrong.py", "--output", "model.onnx"]
 
 
-def test_a_fault_of_its_own_keeps_its_traceback(detc_command: Command, tmp_path: Path) -> None:
-    options = ["export", *model_options(), "--output", "model.onnx"]
-    done = detc_command(*options, program=("-c", WRONG_MASKS.format(expression="1 // 0")))
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def importers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    module = import_module("detc.frontend.capture")
+    monkeypatch.setattr(module, "_by_class", dict(module._by_class))
+
+
+@pytest.mark.usefixtures("importers")
+def test_a_check_that_finds_a_difference_exits_with_1(shell: Shell, tmp_path: Path) -> None:
+    command = export_with_wrong_masks(tmp_path, "capture.build.aten.rsub.Scalar(masks, other=1.0)")
+    status, out, err = shell(*command, "--check", scene(0), scene(5))
+    assert (status, err) == (1, "")
+    assert re.search(r"scene0.png +1 .* DIFFERS", out)
+    assert re.search(r"scene5.png +1 .* agrees", out)
+    assert re.search(r"scene0.png, batch of 1: masks: two masks of one detection have an IoU of 0", out)
+
+
+@pytest.mark.usefixtures("importers")
+def test_a_fault_of_its_own_keeps_its_traceback(shell: Shell, tmp_path: Path) -> None:
+    command = export_with_wrong_masks(tmp_path, "1 // 0")
+    with pytest.raises(ZeroDivisionError):
+        shell(*command)
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.py"]
 
 
 def test_run(detc_command: Command, tmp_path: Path, compiled: Callable[..., detc.Artifact]) -> None:
@@ -160,11 +170,11 @@ def test_run_on_an_image_with_nothing_in_it(
     assert (tmp_path / "drawn.png").exists()
 
 
-def test_show_prints_ir_that_parses(detc_command: Command) -> None:
-    done = detc_command("show", *model_options())
-    assert (done.returncode, done.stderr) == (0, "")
-    assert 200 <= done.stdout.count("\n") <= 350
-    assert detc.parse_graph(done.stdout).level == "captured"
+def test_show_prints_ir_that_parses(shell: Shell) -> None:
+    status, out, err = shell("show", *model_options())
+    assert (status, err) == (0, "")
+    assert 200 <= out.count("\n") <= 350
+    assert detc.parse_graph(out).level == "captured"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
@@ -176,17 +186,17 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.returncode == 0
 
 
-def test_passes_lists_the_pipeline_in_order(detc_command: Command) -> None:
-    done = detc_command("passes")
-    assert (done.returncode, done.stderr) == (0, "")
-    listed = re.findall(r"^ *\d+ +([\w-]+)", done.stdout, re.MULTILINE)
+def test_passes_lists_the_pipeline_in_order(shell: Shell) -> None:
+    status, out, err = shell("passes")
+    assert (status, err) == (0, "")
+    listed = re.findall(r"^ *\d+ +([\w-]+)", out, re.MULTILINE)
     # Each target's passes with and without postprocessing in one list.
     of_variants = ("keep-roi-masks", "remove-postprocess", "decompose-postprocess")
     steps = [step for target in known_targets() for step in detc.pipeline(target)]
     expected = [step.name for step in steps if step.name not in of_variants]
     assert [name for name in listed if name not in of_variants] == expected
-    assert all(step.summary.endswith(".") and step.summary in done.stdout for step in steps)
-    assert "without --postprocess" in done.stdout
+    assert all(step.summary.endswith(".") and step.summary in out for step in steps)
+    assert "without --postprocess" in out
 
 
 def test_progress_is_for_terminals(tmp_path: Path) -> None:

@@ -34,9 +34,10 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def test_detections_are_those_of_python(program, loaded, tmp_path):
+def test_detections_are_those_of_python(program, captured, tmp_path):
     """As the model is, with pictures resized before, and in a picture with nothing in it."""
-    artifact = detc.compile(loaded("mask_rcnn_R_50_FPN"), "torchscript", postprocess=True, masks="pasted")
+    pipeline = detc.pipeline("torchscript", postprocess=True, masks="pasted")
+    artifact = detc.emit(pipeline.run(captured("mask_rcnn_R_50_FPN")))
     artifact.save(tmp_path / "plain.ts")
     metadata = artifact.model.metadata
     metadata["min_size_test"], metadata["max_size_test"] = 240, 320

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from detc.frontend.detectron2.register import REGISTRIES
 from detc.ir import Builder, Graph, TensorType, run, symbol, verify
 from detc.ir.tracing import trace
 from detc.passes.core.base import Context
+from tests.conftest import Shell
 from tests.own_parts import BACKBONES, TokenBoxHead
 from tests.test_cli import Command
 
@@ -37,31 +41,6 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert re.search(r"GenerousRPN overrides RPN\.predict_proposals.*@detc\.importer\(GenerousRPN\)", refused)
     assert re.fullmatch(r"\d+ ONNX nodes; [1-9]\d* detections agree", last) and last != first
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_commands_take_components(detc_command: Command, tmp_path: Path) -> None:
-    (tmp_path / "make.py").write_text(
-        f"import sys; sys.path.insert(0, {str(EXAMPLE.parent)!r})\n"
-        "import json, torch, custom_component as own\n"
-        "from detc.frontend.detectron2 import build_model\n"
-        "torch.save({'model': build_model(own.CONFIG).state_dict()}, 'own.pth')\n"
-        "json.dump(own.CONFIG, open('own.yaml', 'w'))\n"
-    )
-    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True)
-    options = ["--config", "own.yaml", "--weights", "own.pth"]
-    refused = detc_command("show", *options)
-    assert refused.returncode == 2
-    assert (
-        'A component of your own is registered with @detc.register("MODEL.BACKBONE.NAME")' in refused.stderr
-    )
-    shown = detc_command("show", *options, "--component-file", EXAMPLE)
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "# backbone.attention" in shown.stdout
-    done = detc_command("export", *options, "--component-file", EXAMPLE, "--output", "own.onnx")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "own.onnx").exists()
-    missing = detc_command("show", *options, "--component-file", "nothing.py")
-    assert (missing.returncode, missing.stderr) == (2, "detc: error: there is no file nothing.py\n")
 
 
 N, H, W, R = symbol("N"), symbol("H", 8), symbol("W", 8), symbol("R")
@@ -106,14 +85,41 @@ def test_a_network_in_ordinary_torch(name: str) -> None:
                 )
 
 
-@pytest.fixture
-def registries() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
+@contextmanager
+def registering() -> Iterator[None]:
+    """What is registered within is forgotten after it."""
     before = {key: dict(registry) for key, registry in REGISTRIES.items()}
     yield
     for key, registry in REGISTRIES.items():
         registry.clear()
         registry.update(before[key])
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    with registering():
+        yield
+
+
+@pytest.mark.usefixtures("registries")
+def test_the_commands_take_components(shell: Shell, detc_command: Command, tmp_path: Path) -> None:
+    with registering():
+        config = runpy.run_path(str(EXAMPLE))["CONFIG"]
+        torch.save({"model": build_model(config).state_dict()}, tmp_path / "own.pth")
+    (tmp_path / "own.yaml").write_text(json.dumps(config))
+    options = ["--config", "own.yaml", "--weights", "own.pth"]
+    status, _, err = shell("show", *options)
+    assert status == 2
+    assert 'A component of your own is registered with @detc.register("MODEL.BACKBONE.NAME")' in err
+    status, out, err = shell("show", *options, "--component-file", EXAMPLE)
+    assert (status, err) == (0, "")
+    assert "# backbone.attention" in out
+    done = detc_command("export", *options, "--component-file", EXAMPLE, "--output", "own.onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "own.onnx").exists()
+    status, _, err = shell("show", *options, "--component-file", "nothing.py")
+    assert (status, err) == (2, "detc: error: there is no file nothing.py\n")
 
 
 class PlainHead(nn.Module):

@@ -113,12 +113,10 @@ def test_half_as_large(captured: Callable[[str], detc.Graph]) -> None:
     assert Path("model.py").stat().st_size < zoo.weights_path(PROPOSALS).stat().st_size
 
 
-def test_a_process_lists_it(site: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "detc", "passes"],
-        capture_output=True, text=True, check=True, env={"PYTHONPATH": str(site), "PATH": ""},
-    )  # fmt: skip
-    assert "target python: files that end in .py, run by torch" in done.stdout
+@pytest.mark.usefixtures("installed")
+def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["passes"]) == 0
+    assert "target python: files that end in .py, run by torch" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("installed")

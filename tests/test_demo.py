@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +11,31 @@ from PIL import Image
 
 import detc
 from tests import parity, zoo
+from tests.conftest import Shell
 
 NAME = "mask_rcnn_R_50_FPN"
 
 
-def test_demo(detc_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    done = detc_command("demo", "--output", "out")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\x1b" not in done.stdout, "colors in a pipe"
-    assert max(map(len, done.stdout.splitlines())) <= 100
+def test_demo(shell: Shell, tmp_path: Path) -> None:
+    """In this process; test_packaging.py runs it as installed."""
+    status, out, err = shell("demo", "--output", "out")
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out, "colors in a pipe"
+    assert max(map(len, out.splitlines())) <= 100
 
-    rows = re.findall(r"^(\w+\.png) +(\d) +(\d+) +(\d+) .* (agrees|DIFFERS) *$", done.stdout, re.MULTILINE)
+    rows = re.findall(r"^(\w+\.png) +(\d) +(\d+) +(\d+) .* (agrees|DIFFERS) *$", out, re.MULTILINE)
     assert [(image, batch, verdict) for image, batch, _, _, verdict in rows] == [
         (image, batch, "agrees") for batch in "12" for image in ("shapes.png", "nothing.png")
     ]
     assert all(eager == onnxruntime for _, _, eager, onnxruntime, _ in rows)
-    stages = re.findall(r"^([a-z ]+?) +\d+\.\d\d *$", done.stdout, re.MULTILINE)
+    stages = re.findall(r"^([a-z ]+?) +\d+\.\d\d *$", out, re.MULTILINE)
     assert {"load the model", "capture", "run the passes", "emit", "compare with the model"} <= set(stages)
-    found = re.findall(
-        r"^(circle|square|triangle) +0\.9|^(circle|square|triangle) +1\.0", done.stdout, re.MULTILINE
-    )
+    found = re.findall(r"^(circle|square|triangle) +0\.9|^(circle|square|triangle) +1\.0", out, re.MULTILINE)
     assert sorted(a or b for a, b in found) == ["circle", "square", *["triangle"] * 4]
 
     for name in ("annotated.png", "detections.json", "model.onnx", "ir"):
         assert (tmp_path / "out" / name).exists()
-        assert f"out/{name}: " in done.stdout
+        assert f"out/{name}: " in out
     dumped = sorted(path.name for path in (tmp_path / "out" / "ir").glob("*.ir"))
     passes = detc.pipeline("onnx", postprocess=True)
     assert dumped == [

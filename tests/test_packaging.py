@@ -111,13 +111,14 @@ def test_the_index_takes_the_packages(built: tuple[Path, Path]) -> None:
 
 def test_installed_it_compiles_and_runs(built: tuple[Path, Path], tmp_path: Path) -> None:
     """Without extras, where each command that wants one says which, and with all."""
-    plain = installation.link_environment(tmp_path / "plain", built[1])
-    everything = installation.link_environment(tmp_path / "everything", built[1], "all")
-    elsewhere = tmp_path / "elsewhere"
+    environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
+    commands = installation.make_environment(environment, built[1])
     elsewhere.mkdir()
-    installation.check_demo(plain, elsewhere, pictures=False)
-    installation.check_commands(plain, elsewhere, extras=False)
-    installation.check_commands(everything, elsewhere, extras=True)
+    installation.link(environment)
+    installation.check_demo(commands, elsewhere, pictures=False)
+    installation.check_commands(commands, elsewhere, extras=False)
+    installation.link(environment, "all")
+    installation.check_commands(commands, elsewhere, extras=True)
 
 
 def test_a_library_that_does_not_load_is_told_from_one_that_is_missing(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from detc.commands.main import main
 from tests import zoo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,21 +49,31 @@ def test_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_shell(code: str) -> None:
-    """Run a block in the current folder. make's are only asked what they would do: this suite is what they run."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    making = code.startswith("make ")
+    """Run a block in the current folder: detc's commands in this process, which need not import torch again each."""
+    if code.startswith("make "):
+        ask_make(code)
+        return
+    for line in code.replace("\\\n", "").splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "detc", line
+        output = Path(arguments[arguments.index(">") + 1] if ">" in arguments else "printed")
+        with output.open("w") as file, redirect_stdout(file):
+            assert main(list(takewhile(">".__ne__, arguments))) == 0, line
+
+
+def ask_make(code: str) -> None:
+    """make is only asked what it would do: this suite is what it runs."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
-        cwd=ROOT if making else None,
-        env={**os.environ, "PATH": path, **({"MAKEFLAGS": "n"} if making else {})},
+        cwd=ROOT,
+        env={**os.environ, "MAKEFLAGS": "n"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    if making:
-        assert "detc demo" in done.stdout and "pytest" in done.stdout
+    assert "detc demo" in done.stdout and "pytest" in done.stdout
 
 
 def test_links_lead_somewhere() -> None:

@@ -17,7 +17,8 @@ from detc.check.segmentation import compare_segmentations
 from detc.show.picture import draw_segments
 from detc.show.segments import Segment, segments_of
 from tests import zoo
-from tests.test_cli import Command, decoded, scene
+from tests.conftest import Shell
+from tests.test_cli import decoded, scene
 
 PANOPTIC, SEMANTIC = "panoptic_fpn_R_50", "semantic_R_50_FPN"
 NAMES = ("circle", "square", "triangle")
@@ -49,7 +50,7 @@ def test_a_thing_names_its_instance(
 
 
 @pytest.mark.parametrize("name", [PANOPTIC, SEMANTIC])
-def test_commands(detc_command: Command, tmp_path: Path, name: str) -> None:
+def test_commands(shell: Shell, tmp_path: Path, name: str) -> None:
     options = [
         "--config",
         zoo.config_path(name),
@@ -58,15 +59,16 @@ def test_commands(detc_command: Command, tmp_path: Path, name: str) -> None:
         "--class-names",
         ",".join(NAMES),
     ]
-    done = detc_command("export", *options, "--output", "model.onnx", "--check", scene(0), scene(3), scene(5))
-    assert (done.returncode, done.stderr) == (0, "")
-    table = done.stdout.split("segments of the model and onnxruntime")[1]
-    assert table.count(" agrees") == 6 and "DIFFERS" not in done.stdout
+    scenes = (scene(0), scene(3), scene(5))
+    status, out, err = shell("export", *options, "--output", "model.onnx", "--check", *scenes)
+    assert (status, err) == (0, "")
+    table = out.split("segments of the model and onnxruntime")[1]
+    assert table.count(" agrees") == 6 and "DIFFERS" not in out
 
-    done = detc_command("run", "model.onnx", scene(3), "--output", "drawn.png", "--json", "found.json")
-    assert (done.returncode, done.stderr) == (0, "")
+    status, out, err = shell("run", "model.onnx", scene(3), "--output", "drawn.png", "--json", "found.json")
+    assert (status, err) == (0, "")
     found = json.loads((tmp_path / "found.json").read_text())
-    assert f"scene3.png: {len(found['segments'])} segments" in done.stdout
+    assert f"scene3.png: {len(found['segments'])} segments" in out
     assert ("detections" in found) == (name == PANOPTIC)
     results = detc.load_artifact(tmp_path / "model.onnx")([{"image": zoo.scene(3)}])[0]
     labels = results["panoptic_seg"][0] if name == PANOPTIC else results["sem_seg"].argmax(0)

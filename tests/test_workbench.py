@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 import detc
-from detc.commands.main import main
 from detc.ir import Builder, Graph, TensorType, symbol
 from detc.passes import (
     ExpensiveChecks,
@@ -27,27 +26,13 @@ from detc.passes import (
     save_graph,
 )
 from tests import zoo
+from tests.conftest import Shell
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "custom_pass"
 EXAMPLE_FILE = EXAMPLE / "detc_example_passes" / "__init__.py"
 NAME = "faster_rcnn_R_50_FPN"
 SCENE = str(zoo.ZOO / "scenes" / "scene0.png")
-Shell = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """shell(*arguments): the command line in this process; status, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from detc.ir import Builder, Graph, InputError, TensorType, UnsupportedError, di
 from detc.passes import Observer, Pipeline
 from tests import zoo
 from tests.frontend.test_builds import make_fcos
-from tests.models import loaded
+from tests.models import captured, compiled
 from tests.parity import assert_detections_match, detections
 
 from .compiled import MODELS, WITH_ORIGINAL, assert_batch, assert_golden, feeds, lowered
@@ -72,7 +72,7 @@ class _Golden(Observer):
 def test_every_pass_keeps_the_result() -> None:
     name, passes = "mask_rcnn_R_50_FPN", caffe2_pipeline()
     golden = _Golden(name)
-    passes.run(detc.capture(loaded(name)), observers=[golden])
+    passes.run(captured(name), observers=[golden])
     assert golden.checked == [item.name for item in passes][3:]
 
 
@@ -167,18 +167,18 @@ def test_a_net_takes_as_many_images_as_it_says() -> None:
 # The artifact
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN"])
+@pytest.mark.parametrize("name", ["faster_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN", "retinanet_R_50_FPN"])
 def test_artifact_called_like_the_model(name: str, tmp_path: Path) -> None:
-    compiled = detc.compile(loaded(name), target="caffe2")
-    assert compiled.nodes == len(lowered(name))
-    compiled.save(tmp_path / "net")
+    artifact = compiled(name, target="caffe2")
+    assert artifact.nodes == len(lowered(name))
+    artifact.save(tmp_path / "net")
     assert sorted(p.name for p in (tmp_path / "net").iterdir()) == [
         "model.pb",
         "model.pbtxt",
         "model_init.pb",
     ]
     assert read_net(tmp_path / "net" / "model.pbtxt").op == read_net(tmp_path / "net" / "model.pb").op
-    for detector in (compiled, detc.load_artifact(tmp_path / "net")):
+    for detector in (artifact, detc.load_artifact(tmp_path / "net")):
         for scene in (1, 3, 5):
             found = detector(zoo.single_input(scene))[0]["instances"]
             wanted = zoo.golden(name).under(f"image{scene}/output/instances")
@@ -324,7 +324,7 @@ class MoveBox(detc.Pass):
 def test_numerics_are_checked_after_each_pass() -> None:
     """Detections that come by class are compared as detections, with no batch_index for one image."""
     name = "mask_rcnn_R_50_FPN"
-    graph, passes = detc.capture(loaded(name)), caffe2_pipeline()
+    graph, passes = captured(name), caffe2_pipeline()
     check = detc.CheckNumerics(batch_images(zoo.single_input(1), 32))
     passes.run(graph, observers=[check])
     assert [report.name for report in check.reports] == [item.name for item in passes]
