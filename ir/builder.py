@@ -105,11 +105,15 @@ class Builder:
                 values[value] = self._own_constant(value)
             return values[value]
 
+        # Most sizes are called the same here.
+        others = {name: dim for name, dim in sizes.items() if str(dim) != name}
         for node in graph:
-            for s in (s for result in node.results for s in type_symbols(result.type) if s.name not in sizes):
-                sizes[s.name] = symbol(self.graph.fresh_symbol(_NUMBER.sub("", s.name)), s.multiple)
-            attributes = {name: substitute_attribute(a, sizes) for name, a in node.attributes.items()}
-            types = [substitute_type(result.type, sizes) for result in node.results]
+            for type in (r.type for r in node.results if not r.type.size_names <= sizes.keys()):
+                for s in (s for s in type_symbols(type) if s.name not in sizes):
+                    name = self.graph.fresh_symbol(_NUMBER.sub("", s.name))
+                    sizes[s.name] = others[s.name] = symbol(name, s.multiple)
+            attributes = {name: substitute_attribute(a, others) for name, a in node.attributes.items()}
+            types = [substitute_type(result.type, others) for result in node.results]
             with self.at(node.source or self.source):
                 made = self.node(node.op, map_operands(node.operands, own), attributes, types)
             values.update(zip(node.results, made.results, strict=True))
