@@ -180,6 +180,12 @@ def _reshape(attributes: Attributes, x: TensorType) -> _Types | None:
     return [TensorType(x.dtype, shape)] if math.prod(shape) == total else None
 
 
+@rule("unflatten.int")
+def _unflatten(attributes: Attributes, x: TensorType) -> _Types | None:
+    axis = axis_of(attributes["dim"], x.rank)
+    return _reshape({"shape": (*x.shape[:axis], *attributes["sizes"], *x.shape[axis + 1 :])}, x)
+
+
 @rule("view_as", "reshape_as")
 def _like_another(_: Attributes, x: TensorType, other: TensorType) -> _Types | None:
     return [TensorType(x.dtype, other.shape)] if math.prod(x.shape) == math.prod(other.shape) else None

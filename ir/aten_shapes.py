@@ -15,6 +15,7 @@ import torch
 from .dims import Dim, SymExpr
 from .node import Attribute
 from .ops import OperandType
+from .symbolic_numbers import example
 from .types import TensorType, Type
 
 Attributes: TypeAlias = Mapping[str, Any]
@@ -147,6 +148,17 @@ def _where_number(attributes: Attributes, condition: TensorType, x: TensorType) 
     return _pointwise(x.dtype, condition, x) if type(attributes["other"]) in (int, float) else None
 
 
+@rule("fill.Scalar", "fill.Tensor")
+def _fill(_: Attributes, x: TensorType, *__: TensorType) -> list[TensorType]:
+    return [x]
+
+
+@rule("masked_fill.Scalar")
+def _masked_fill(attributes: Attributes, x: TensorType, mask: TensorType) -> list[TensorType] | None:
+    fits = mask.dtype == torch.bool and x.dtype.is_floating_point and x.rank > 0
+    return _pointwise(x.dtype, x, mask) if fits and type(attributes["value"]) in (int, float) else None
+
+
 @rule("_to_copy", "ones_like", "zeros_like", "full_like")
 def _like(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
     ignored = ("dtype", "fill_value")
@@ -230,13 +242,27 @@ def _select(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
 @rule("slice.Tensor")
 def _slice(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
     axis = axis_of(attributes.get("dim", 0), x.rank)
-    start, end, step = (_number(attributes.get(name)) for name in ("start", "end", "step"))
+    start, end, step = (attributes.get(name) for name in ("start", "end", "step"))
     size = x.shape[axis]
-    if isinstance(size, SymExpr):
-        everything = start in (None, 0) and (end is None or end >= 2**62) and step in (None, 1)
-        return [x] if everything else None
-    left = len(range(size)[slice(start, end, step)])
+    if isinstance(size, int) and all(type(bound) is int or bound is None for bound in (start, end, step)):
+        left: Dim = len(range(size)[slice(start, end, step)])
+    elif step in (None, 1):
+        first, last = _place(start, size, 0), _place(end, size, size)
+        if example(last) < example(first):
+            return None
+        left = last - first
+    else:
+        return None
     return [TensorType(x.dtype, (*x.shape[:axis], left, *x.shape[axis + 1 :]))]
+
+
+def _place(bound: Dim | None, size: Dim, default: Dim) -> Dim:
+    """Where a slice begins or ends, of a dimension that is as large as sizes are in general."""
+    if bound is None:
+        return default
+    if isinstance(bound, int) and bound < 0:
+        bound = bound + size
+    return size if example(bound) > example(size) else bound
 
 
 @rule("cat")

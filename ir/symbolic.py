@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -57,8 +58,18 @@ def meta(type: TensorType) -> torch.Tensor:
         return torch.empty(tuple(map(size, type.shape)), dtype=type.dtype, device="meta")
 
 
-def on_meta(overload: torch_parts.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What an operator gives for tensors without data, by torch's own shape propagation."""
+def on_meta(
+    overload: torch_parts.OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    in_python: bool = True,
+) -> Any:
+    """What an operator gives for tensors without data, by torch's own shape propagation.
+
+    That of views is written in C++ alone. Of others a part is, which asks for sizes as numbers where the one in Python,
+    for which torch imports its compiler, does not.
+    """
     positional, keywords = list(args), dict(kwargs)
     for position, argument in enumerate(torch_parts.schema(overload).arguments):
         if argument.name == "device":
@@ -66,6 +77,10 @@ def on_meta(overload: torch_parts.OpOverload, args: Sequence[Any], kwargs: Mappi
                 positional[position] = "meta"
             else:
                 keywords["device"] = "meta"
-    # Without the dispatcher in Python some conversions run in C++, which asks for the sizes as numbers.
-    with torch.inference_mode(False), torch.no_grad(), torch_parts.enable_python_dispatcher():
+    # The last is at work from its making on.
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch_parts.enable_python_dispatcher() if in_python else nullcontext(),
+    ):
         return overload(*positional, **keywords)

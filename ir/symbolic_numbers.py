@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias
 
 from .conditions import Condition
-from .dims import Call, Dim, SymExpr, exact_quotient, floor_div, maximum, minimum, mod
+from .dims import Call, Dim, SymExpr, evaluate, exact_quotient, floor_div, maximum, minimum, mod, symbols_of
 from .errors import IRError, SizeGrows, SizeIsNoNumber
 from .questions import note, place_at_work
 
@@ -45,8 +45,9 @@ for _name in "NHW":
 
 
 @lru_cache(_REMEMBERED)
-def _example(dim: SymExpr) -> int:
-    value: int = dim.evaluate({s.name: _prime(s.name) * s.multiple for s in dim.symbols()})
+def example(dim: Dim) -> int:
+    """The value of a size where each named one is a large prime of its own, times what it is a multiple of."""
+    value: int = evaluate(dim, {s.name: _prime(s.name) * s.multiple for s in symbols_of(dim)})
     return value
 
 
@@ -164,7 +165,7 @@ class Whole(Number):
 
     def __init__(self, dim: Dim) -> None:
         self.dim = dim
-        self.example = _example(dim) if isinstance(dim, SymExpr) else dim
+        self.example = example(dim)
 
     def __str__(self) -> str:
         return str(self.dim)

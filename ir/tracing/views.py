@@ -190,7 +190,10 @@ class Call:
         leaves, tree = torch_parts.tree_flatten([list(self.args), dict(self.kwargs)])
         given = [leaf.strided if isinstance(leaf, Cell) else leaf for leaf in leaves]
         try:
-            return torch_parts.tree_leaves(on_meta(self.overload, *torch_parts.tree_unflatten(given, tree)))
+            made = on_meta(
+                self.overload, *torch_parts.tree_unflatten(given, tree), in_python=not self.may_share
+            )
+            return torch_parts.tree_leaves(made)
         except Exception:  # whatever torch says: the result's size depends on data, and it is no view
             return row_by_row
 

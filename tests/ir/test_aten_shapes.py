@@ -174,6 +174,13 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("aten.select.int", (t(N, 5),), {"dim": 1, "index": -2}),
     ("aten.slice.Tensor", (t(N, 5),), {"dim": 1, "start": -4, "end": -1, "step": 2}),
     ("aten.slice.Tensor", (t(N, 5),), {"dim": 0, "start": 0, "end": 2**63 - 1}),
+    ("aten.slice.Tensor", (t(N),), {"dim": 0, "start": 1, "end": 4}),
+    ("aten.slice.Tensor", (t(N, 7 * ((H + 6) // 7)),), {"dim": 1, "end": H}),
+    ("aten.slice.Tensor", (t(N, H),), {"dim": 1, "start": H - 3, "end": -1}),
+    ("aten.fill.Scalar", (t(N),), {"value": 1}),
+    ("aten.fill.Tensor", (t(N), t()), {}),
+    ("aten.masked_fill.Scalar", (t(N, 3), t(N, 1, dtype=BOOL)), {"value": -100.0}),
+    ("aten.unflatten.int", (t(N, 12, H),), {"dim": 1, "sizes": (3, -1)}),
     ("aten.cat", ((t(N, 2), t(N, 3), t(N, K)),), {"dim": -1}),
     ("aten.stack", ((t(N, 2), t(N, 2)),), {"dim": -1}),
     ("aten.index_select", (t(N, H), t(K, dtype=I64)), {"dim": 1}),
@@ -216,7 +223,7 @@ LEFT_TO_TORCH: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("aten.topk", (t(N, 3),), {"k": 4}),
     ("aten.expand", (t(3),), {"size": (4,)}),
     ("aten.select.int", (t(5),), {"dim": 0, "index": 5}),
-    ("aten.slice.Tensor", (t(N),), {"dim": 0, "start": 1, "end": 4}),
+    ("aten.slice.Tensor", (t(N),), {"dim": 0, "start": 1, "end": 4, "step": 2}),
     ("aten.cat", ((t(N, 2), t(N, 3, dtype=I64)),), {"dim": 1}),
     ("aten.cat", ((t(N, 2), t(K, 3)),), {"dim": 1}),
     ("aten.index_select", (t(N), t(dtype=I64)), {"dim": 0}),
@@ -236,13 +243,13 @@ def is_fresh(dim: Any) -> bool:
 
 def is_as_torch_says(name: str, operands: Sequence[Any], attributes: dict[str, Any], found: Any) -> bool:
     """Whether types are those that torch infers. What torch has to compute first is computed, at some sizes."""
-    overload = overload_of(name)
+    op, overload = get_op(name), overload_of(name)
     assert overload is not None
     # What batch_norm keeps besides differs from device to device, and only a run tells what the CPU's keeps.
     if name != OF_DEVICE and not any(is_fresh(dim) for type in found for dim in type.shape):
         return list(found) == torchs_types(overload, operands, attributes)
     sizes = {s.name: SIZES.get(s.name, 3 + i) for i, s in enumerate(symbols_in(operands))}
-    results = get_op(name).body(*(real(operand, sizes) for operand in operands), **attributes)
+    results = op.body(*(real(operand, sizes) for operand in operands), **attributes)
     for type, result in zip(found, results if isinstance(results, tuple) else [results], strict=True):
         dims = zip(type.shape, result.shape, strict=True)
         if type.dtype != result.dtype or any(not is_fresh(d) and evaluate(d, sizes) != n for d, n in dims):
