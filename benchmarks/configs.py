@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -15,7 +16,7 @@ from detc.frontend.detectron2 import build_model
 from detc.ir.structures import Boxes, Instances
 from tests.zoo import CONFIGS, detectron2_configs
 
-from .report import Row, Section
+from .report import Row, Section, in_seconds
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def run(work: Path, rounds: int) -> list[Section]:
                     "configs compiled", f"{len(compiled)} of {len(found)}", "all", len(compiled) == len(found)
                 ),
                 Row("of them running", f"{running}", "all", running == len(compiled)),
+                in_seconds("median time", median(one.seconds for one in compiled), 0.7),
             ],
             [("config", "parameters", "seconds", "nodes", "runs"), *(one.cells for one in found)],
         )

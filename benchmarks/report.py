@@ -52,6 +52,11 @@ def at_most(what: str, value: float, bound: float) -> Row:
     return Row(what, f"{value:.2f}x", f"at most {bound:g}x", value <= bound)
 
 
+def in_seconds(what: str, value: float, bound: float) -> Row:
+    """A time that should be short."""
+    return Row(what, f"{value:.2f} s", f"at most {bound:g} s", value <= bound)
+
+
 def environment() -> list[tuple[str, str]]:
     """What the numbers depend on."""
     return [

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from . import models
 from .report import THREADS
@@ -102,6 +103,35 @@ def compile_ours(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def capture_backbones(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds that tracing torchvision's Vision Transformer, 12 blocks, and Swin Transformer takes, in this order."""
+    from torchvision.models import swin_t, vit_b_16
+
+    from detc.ir import Builder, Graph, TensorType, symbol
+    from detc.ir.tracing import trace
+
+    class Blocks(nn.Module):
+        """The blocks for any number of tokens."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = vit_b_16().encoder.layers
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            tokens: torch.Tensor = self.layers(maps.flatten(2).transpose(1, 2))
+            return tokens.transpose(1, 2).reshape(maps.shape)
+
+    def seconds(model: nn.Module, channels: int) -> float:
+        graph = Graph("backbone")
+        size = symbol("N"), channels, symbol("H", 32), symbol("W", 32)
+        images = graph.add_input("images", TensorType(torch.float32, size))
+        start = time.process_time()
+        trace(Builder(graph), model.eval(), (images,), root=model, path="")
+        return time.process_time() - start
+
+    return {"vit": seconds(Blocks(), 768), "swin": seconds(swin_t().features, 3)}
+
+
 def export_peer(options: argparse.Namespace) -> dict[str, Any]:
     """`torch.onnx.export` of torchvision's model by the TorchScript exporter, which traces a picture."""
     import onnx  # noqa: F401
@@ -161,6 +191,7 @@ def _count_nodes(path: str) -> int:
 
 TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "compile": compile_ours,
+    "capture-backbones": capture_backbones,
     "export-peer": export_peer,
     "try-dynamo": try_dynamo,
     "weights": weights,

@@ -37,7 +37,13 @@ class Trial:
     def agrees(self, height: int, width: int) -> bool | None:
         """Whether both give the same for images of that size; None if the function itself takes none."""
         if (height, width) not in self.agreed:
-            self.agreed[height, width] = self._agrees({"H": height, "W": width})
+            threads = torch.get_num_threads()
+            # On images that small, threads wait for each other longer than they work.
+            torch.set_num_threads(1)
+            try:
+                self.agreed[height, width] = self._agrees({"H": height, "W": width})
+            finally:
+                torch.set_num_threads(threads)
         return self.agreed[height, width]
 
     def _agrees(self, sizes: dict[str, int]) -> bool | None:
