@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.peers import DETC, ONNX, READING, SIDES, Side, measure, sections
 from benchmarks.scaling import PASSES, synthetic_graph
-from detc.ir import Graph, print_graph, verify
+from detc.ir import Builder, Graph, TensorType, print_graph, symbol, verify
 from detc.passes import Context, Pass
 
 SMALL, LARGE = 400, 3200
@@ -74,6 +75,18 @@ def test_a_pass_is_linear(item: Pass) -> None:
 def test_cloning_verifying_and_printing_are_linear() -> None:
     for function in (Graph.clone, verify, print_graph):
         check_linear(lambda nodes, f=function: lambda: f(graph_of_size(nodes)))  # type: ignore[misc]
+
+
+def test_whether_a_size_is_used_does_not_depend_on_how_often() -> None:
+    def asked(users: int) -> Callable[[], Any]:
+        graph = Graph("sizes")
+        x = graph.add_input("x", TensorType(torch.float32, (symbol("N"), 4)))
+        y = graph.add_input("y", TensorType(torch.float32, (4,)))
+        for _ in range(users):
+            Builder(graph).aten.expand(y, size=(symbol("N"), 4))
+        return lambda: [x.is_used for _ in range(1000)]
+
+    assert seconds(lambda: asked(2000)) < 10 * seconds(lambda: asked(20))
 
 
 def removed(side: Side, operation: str, blocks: int = 8) -> int:
