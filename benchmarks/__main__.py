@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import caffe2, compiling, configs, growing, running, starting, torchscript
+from . import caffe2, compiling, configs, peers, running, starting, torchscript
 from .report import Section, markdown, show
 
 PARTS: dict[str, Callable[[Path, int], list[Section]]] = {
@@ -17,7 +17,7 @@ PARTS: dict[str, Callable[[Path, int], list[Section]]] = {
     "latency": running.run,
     "torchscript": torchscript.run,
     "caffe2": caffe2.run,
-    "scaling": growing.run,
+    "scaling": peers.run,
     "configs": configs.run,
 }
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"

@@ -95,8 +95,9 @@ class SymExpr:
     terms: tuple[Term, ...]
 
     @staticmethod
+    @lru_cache(maxsize=_REMEMBERED)
     def of(atom: Atom) -> SymExpr:
-        """The size that is just this symbol or call."""
+        """The size that is just this symbol or call: the same object for the same one, which compares fast."""
         return SymExpr(((((atom, 1),), Fraction(1)),))
 
     @cached_property
@@ -337,7 +338,7 @@ def _extremum(name: str, function: Callable[..., int], args: tuple[Dim, ...]) ->
 
 @lru_cache(maxsize=_REMEMBERED)
 def _call(function: str, *args: Dim) -> SymExpr:
-    """The size that is one function call, as an expression: the same object for the same call, which compares fast."""
+    """The size that is one function call, as an expression: remembered, since hashing its arguments takes a while."""
     return SymExpr.of(Call(function, args))
 
 

@@ -39,7 +39,7 @@ def difference(left: Graph, right: Graph, *, origins: bool = True) -> str | None
 def attribute_key(attribute: Attribute) -> Hashable:
     """A key that tells attributes apart: 1, 1.0 and True differ, so do 0.0 and -0.0, and nan equals nan."""
     if isinstance(attribute, tuple):
-        return tuple(attribute_key(item) for item in attribute)
+        return tuple(map(attribute_key, attribute))
     if isinstance(attribute, float):
         return float, attribute.hex()
     return type(attribute), attribute

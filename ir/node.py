@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from .dims import Dim, Symbol, SymExpr, symbols_of
 from .errors import IRError
 from .lazy import torch
-from .sizes import NO_SIZES
+from .sizes import NO_NAMES, NO_SIZES, Names
 from .types import TensorType, Type, substitute_type
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Attribute: TypeAlias = Union[bool, int, float, str, SymExpr, "torch.dtype", "tuple[Attribute, ...]", None]
 Operand: TypeAlias = Union["Value", "tuple[Value | None, ...]", None]
+
+_STRUCTURED = (tuple, SymExpr)
+"""The attributes in which sizes may stand."""
 
 LITERAL_LIMIT = 16
 """Constants with at most this many elements may stand in the text form without a name."""
@@ -66,13 +69,21 @@ class Value:
     @property
     def size_users(self) -> list[Node]:
         """The nodes that have in an attribute a size which comes from it."""
+        return [user for users in self._size_users() for user in users]
+
+    def _size_users(self) -> Iterator[Mapping[Node, None]]:
+        """For each size that comes from it and is used: what uses that."""
         graph = self.graph if self.producer is None else self.producer.graph
         names = self._type.size_names if self.producer is None else self.producer._sizes[2]
-        if graph is None or not names:
-            return []
-        sizes = graph.sizes
-        used = [name for name in sorted(names) if sizes.users[name] and sizes.origin(name) is self]
-        return [user for name in used for user in sizes.users[name]]
+        if graph is not None and names:
+            sizes = graph.sizes
+            for name in sorted(names):
+                if sizes.users[name] and sizes.origin(name) is self:
+                    yield sizes.users[name]
+
+    @property
+    def _has_size_users(self) -> bool:
+        return any(self._size_users())
 
     @property
     def is_output(self) -> bool:
@@ -82,12 +93,12 @@ class Value:
     @property
     def is_used(self) -> bool:
         """Whether anything uses it: a node, an output, a size."""
-        return bool(self._users) or self._outputs > 0 or bool(self.size_users)
+        return bool(self._users) or self._outputs > 0 or self._has_size_users
 
     @property
     def only_user(self) -> Node | None:
         """The node that has it as an operand, if nothing else uses it."""
-        if len(self._users) != 1 or self._outputs or self.size_users:
+        if len(self._users) != 1 or self._outputs or self._has_size_users:
             return None
         return next(iter(self._users))
 
@@ -166,9 +177,10 @@ class Node:
         created_by: str = "",
     ) -> None:
         self.op = op
-        self.attributes = Attributes(self, attributes)
+        self.attributes = Attributes(attributes)
+        self.attributes._node = self
         self.size_names = self.attributes.size_names()
-        self.results = [Value(t, producer=self, index=i) for i, t in enumerate(result_types)]
+        self.results = [Value(t, "", self, i) for i, t in enumerate(result_types)]
         self.source = source
         self.created_by = created_by
         self.graph: Graph | None = None
@@ -214,6 +226,11 @@ class Node:
     def is_used(self) -> bool:
         """Whether anything uses one of its results."""
         return any(result.is_used for result in self.results)
+
+    @property
+    def order(self) -> int:
+        """A number that grows along its graph. It says nothing else, and insertions may change it."""
+        return self._order
 
     @property
     def previous(self) -> Node | None:
@@ -262,7 +279,12 @@ class Node:
 
     def replace_operand(self, old: Value, new: Value) -> None:
         """Use `new` wherever this node used `old`."""
-        self.set_operands([_swap(operand, old, new) for operand in self._operands])
+        self._operands = tuple([_swap(operand, old, new) for operand in self._operands])
+        if self.graph is not None and self in old._users:
+            uses = old._users.pop(self)
+            new._users[self] = new._users.get(self, 0) + uses
+            if old._type.size_names != new._type.size_names:
+                self.graph.sizes.update(self)
 
     def substitute_sizes(self, sizes: Mapping[str, Dim]) -> None:
         """Put other sizes for the named ones, in the attributes and in the results' types."""
@@ -273,15 +295,12 @@ class Node:
 
     def _take_uses(self) -> None:
         for value in self.operand_values:
-            value._users[self] = value._users.get(self, 0) + 1
+            users = value._users
+            users[self] = users.get(self, 0) + 1
 
     def _drop_uses(self) -> None:
         for value in self.operand_values:
-            count = value._users.get(self, 0)
-            if count > 1:
-                value._users[self] = count - 1
-            else:
-                value._users.pop(self, None)
+            value._users.pop(self, None)
 
     def __repr__(self) -> str:
         where = f" at {self.source}" if self.source else ""
@@ -307,15 +326,15 @@ class Attributes(dict[str, Attribute]):
     """A node's attributes. A change of them may be a change of what the node uses, and is noted."""
 
     __slots__ = ("_node",)
-
-    def __init__(self, node: Node, attributes: Mapping[str, Attribute]) -> None:
-        super().__init__(attributes)
-        self._node = node
+    _node: Node
 
     def size_names(self) -> frozenset[str]:
         """The names of the sizes in them."""
-        structured = [value for value in self.values() if isinstance(value, tuple | SymExpr)]
-        return frozenset(symbol.name for value in structured for symbol in attribute_symbols(value))
+        names = NO_NAMES
+        for value in self.values():
+            if isinstance(value, _STRUCTURED):
+                names |= attribute_names(value)
+        return names
 
     __setitem__ = _telling(dict.__setitem__)
     __delitem__ = _telling(dict.__delitem__)
@@ -331,6 +350,15 @@ def _swap(operand: Operand, old: Value, new: Value) -> Operand:
     if isinstance(operand, tuple):
         return tuple(new if item is old else item for item in operand)
     return new if operand is old else operand
+
+
+def attribute_names(attribute: Attribute) -> Names:
+    """The names of the symbolic sizes in an attribute."""
+    if isinstance(attribute, SymExpr):
+        return attribute.names
+    if isinstance(attribute, tuple):
+        return NO_NAMES.union(*map(attribute_names, attribute))
+    return NO_NAMES
 
 
 def attribute_symbols(attribute: Attribute) -> Iterator[Symbol]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import NoneType
@@ -70,26 +70,36 @@ class Op:
     """For ops whose results' types depend on constants' values (a shape, axes): the rule over the operands
     themselves, used in place of `infer` where it is given."""
 
-    @property
+    @cached_property
     def dialect(self) -> str:
         return self.name.partition(".")[0]
 
+    @cached_property
+    def _required(self) -> tuple[str, ...]:
+        return tuple(n for n, default in self.attributes.items() if default is inspect.Parameter.empty)
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(p.name for p in self.operands)
+
+    @cached_property
+    def _least(self) -> int:
+        return sum(not p.optional for p in self.operands)
+
     def check(self, operand_count: int, attributes: Mapping[str, Attribute]) -> str | None:
         """What is wrong with a use of this op, or None."""
-        least = sum(not p.optional for p in self.operands)
         # An attribute may stand in for an operand of its name (aten: a number where a tensor may be).
-        named = {p.name for p in self.operands}
-        least -= sum(name in named for name in attributes)
+        least = self._least - len(self._named.intersection(attributes))
         if operand_count > len(self.operands):
             return f"{operand_count} operands, at most {len(self.operands)} are taken"
         if operand_count < least:
             return f"{operand_count} operands, at least {least} are needed"
-        for name, default in self.attributes.items():
-            if default is inspect.Parameter.empty and name not in attributes:
+        for name in self._required:
+            if name not in attributes:
                 return f"the attribute {name!r} is missing"
         if not self.open_attributes:
             for name in attributes:
-                if name not in self.attributes and name not in named:
+                if name not in self.attributes and name not in self._named:
                     return f"there is no attribute {name!r}; known: {', '.join(self.attributes) or 'none'}"
         return None
 

@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .collector import paused_collector
@@ -25,6 +25,11 @@ _VALUE = re.compile(r"%(\w+)")
 _ATTRIBUTE = re.compile(r"(\w+)=(?!=)(.*)$", re.DOTALL)
 _LITERAL = re.compile(r"(\w+)\[([\d,]*)\]\{(.*)\}$")
 _OPEN, _CLOSE = "([{<", ")]}>"
+_STRING = r'"(?:[^"\\]|\\.)*(?P<end>"?)'
+_NESTED = re.compile(r'[()\[\]{}<>"]')
+_MARK = re.compile(rf"[,()\[\]{{}}<>]|{_STRING}", re.DOTALL)
+_COMMENT_START = "  # "
+_COMMENT = re.compile(rf"{_COMMENT_START}|{_STRING}", re.DOTALL)
 
 
 @paused_collector()
@@ -46,7 +51,9 @@ class _Parser:
         self._weights = weights
         self._multiples: dict[str, int] = {}
         self._values: dict[str, Value] = {}
+        # By their text: most nodes of a network are alike.
         self._types: dict[str, Type] = {}
+        self._attributes: dict[str, tuple[str, Attribute]] = {}
 
     def parse(self) -> Graph:
         graph: Graph | None = None
@@ -74,6 +81,9 @@ class _Parser:
         return graph
 
     def _line(self, graph: Graph, line: str) -> None:
+        if line.startswith("%"):
+            self._node(graph, line)
+            return
         keyword, _, rest = line.partition(" ")
         match keyword:
             case "where":
@@ -111,14 +121,16 @@ class _Parser:
         operands: list[Operand] = []
         attributes: dict[str, Attribute] = {}
         for argument in split(arguments[:-1]):
-            found = _ATTRIBUTE.match(argument)
-            if found:
-                attributes[found[1]] = self._attribute(found[2])
+            given = self._attributes.get(argument)
+            if given is None and (found := _ATTRIBUTE.match(argument)):
+                given = self._attributes[argument] = found[1], self._attribute(found[2])
+            if given is not None:
+                attributes[given[0]] = given[1]
             elif attributes:
                 raise ParseError(f"the operand {argument!r} follows an attribute")
             else:
                 operands.append(self._operand(graph, argument, source))
-        results = [self._typed_name(part) for part in split(left)]
+        results = [self._typed_name(part) for part in (split(left) if left.count("%") > 1 else [left])]
         types = [type for _, type in results]
         node = Node(get_op(name), operands, attributes, types, source=source, created_by=created_by)
         graph.append(node)
@@ -138,6 +150,13 @@ class _Parser:
         return found[1], self._type(text[found.end() + 1 :].strip())
 
     def _operand(self, graph: Graph, text: str, source: str) -> Operand:
+        if text.startswith("%"):
+            value = self._values.get(text[1:])
+            if value is None:
+                raise ParseError(f"{text} is used before it is defined")
+            return value
+        if text.startswith("@"):
+            return self._weight(graph, text[1:], source)
         if text == "none":
             return None
         if text.startswith("["):
@@ -147,13 +166,6 @@ class _Parser:
             if any(isinstance(item, tuple) for item in items):
                 raise ParseError(f"not a list of values: {text!r}")
             return tuple(item for item in items if not isinstance(item, tuple))
-        if text.startswith("%"):
-            value = self._values.get(text[1:])
-            if value is None:
-                raise ParseError(f"{text} is used before it is defined")
-            return value
-        if text.startswith("@"):
-            return self._weight(graph, text[1:], source)
         literal = _LITERAL.match(text)
         if literal:
             return Constant(_read_literal(literal[1], literal[2], literal[3]))
@@ -182,9 +194,10 @@ class _Parser:
         return known
 
     def _type(self, text: str) -> Type:
-        if text not in self._types:
-            self._types[text] = parse_type(text, self._multiples)
-        return self._types[text]
+        known = self._types.get(text)
+        if known is None:
+            known = self._types[text] = parse_type(text, self._multiples)
+        return known
 
     def _attribute(self, text: str) -> Attribute:
         try:
@@ -246,42 +259,37 @@ def _read_literal(dtype_name: str, shape: str, elements: str) -> torch.Tensor:
 
 def split(text: str) -> list[str]:
     """The parts between commas that stand in no bracket and in no string."""
-    parts: list[str] = []
+    parts = _top_level_parts(text) if _NESTED.search(text) else text.split(",")
+    return [stripped for part in parts if (stripped := part.strip())]
+
+
+def _top_level_parts(text: str) -> Iterator[str]:
     depth = start = 0
-    position = 0
-    while position < len(text):
-        character = text[position]
-        if character == '"':
-            position = _string_end(text, position)
-        elif character in _OPEN:
+    for mark in _MARK.finditer(text):
+        found = mark[0]
+        if found == ",":
+            if depth == 0:
+                yield text[start : mark.start()]
+                start = mark.end()
+        elif found in _OPEN:
             depth += 1
-        elif character in _CLOSE:
+        elif found in _CLOSE:
             depth -= 1
-        elif character == "," and depth == 0:
-            parts.append(text[start:position].strip())
-            start = position + 1
-        position += 1
-    parts.append(text[start:].strip())
-    return [part for part in parts if part]
+        else:
+            _check_string(mark)
+    yield text[start:]
 
 
-def _string_end(text: str, start: int) -> int:
-    position = start + 1
-    while position < len(text) and text[position] != '"':
-        position += 2 if text[position] == "\\" else 1
-    if position >= len(text):
+def _check_string(mark: re.Match[str]) -> None:
+    if not mark["end"]:
         raise ParseError("a string does not end")
-    return position
 
 
 def _cut_comment(line: str) -> tuple[str, str]:
-    position = 0
-    while position < len(line):
-        if line[position] == '"':
-            position = _string_end(line, position)
-        elif line.startswith("  # ", position):
-            return line[:position], line[position + 4 :]
-        position += 1
+    for mark in _COMMENT.finditer(line):
+        if mark[0] == _COMMENT_START:
+            return line[: mark.start()], line[mark.end() :]
+        _check_string(mark)
     return line, ""
 
 

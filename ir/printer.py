@@ -46,7 +46,7 @@ class GraphPrinter:
         counters: dict[str, int] = {}
         number = 0
         for value in [*graph.inputs, *(r for node in graph for r in node.results)]:
-            stem = _IDENTIFIER.sub("_", value.name)
+            stem = value.name and _IDENTIFIER.sub("_", value.name)
             if not stem or stem.isdigit():
                 name = str(number)
                 number += 1
@@ -104,15 +104,11 @@ class GraphPrinter:
 
     def _multiples(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        for value in self.graph.values():
-            for symbol in type_symbols(value.type):
-                if symbol.multiple != 1:
-                    found[symbol.name] = symbol.multiple
+        for type in {value.type for value in self.graph.values()}:
+            found.update((s.name, s.multiple) for s in type_symbols(type) if s.multiple != 1)
         for node in self.graph:
-            for attribute in node.attributes.values():
-                for symbol in attribute_symbols(attribute):
-                    if symbol.multiple != 1:
-                        found[symbol.name] = symbol.multiple
+            for attribute in node.attributes.values() if node.size_names else ():
+                found.update((s.name, s.multiple) for s in attribute_symbols(attribute) if s.multiple != 1)
         return dict(sorted(found.items()))
 
 

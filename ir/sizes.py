@@ -16,7 +16,8 @@ Names = frozenset[str]
 Nodes = dict["Node", None]
 """A set in the order of insertion: what walks it must not depend on addresses."""
 
-NO_SIZES: tuple[Names, Names, Names] = (frozenset(),) * 3
+NO_NAMES: Names = frozenset()
+NO_SIZES = (NO_NAMES, NO_NAMES, NO_NAMES)
 
 
 class SizeIndex:
@@ -75,16 +76,19 @@ class SizeIndex:
 
     def update(self, node: Node) -> None:
         """A node has come or gone, or it or an operand has other sizes. O(operands and sizes of the node)."""
+        before = node._sizes
         sizes = NO_SIZES if node.graph is None else _sizes_of(node)
-        if sizes == node._sizes:
+        if sizes == before:
             return
-        before, node._sizes = node._sizes, sizes
+        node._sizes = sizes
+        for name in sorted(sizes[1].difference(self.known)):
+            self.meet(name)
         for was, now, nodes in zip(before, sizes, self._nodes, strict=True):
-            for name in was - now:
-                del nodes[name][node]
-            for name in sorted(now - was):
-                self.meet(name)
-                nodes[name][node] = None
+            if was != now:
+                for name in was - now:
+                    del nodes[name][node]
+                for name in now - was:
+                    nodes[name][node] = None
 
     def unify(self, old: Type, new: Type) -> dict[str, Dim]:
         """What to put for which names, so that the two types have the same sizes in the same places.
@@ -116,11 +120,12 @@ def _sizes_of(node: Node) -> tuple[Names, Names, Names]:
     for result in node.results:
         names = result.type.size_names
         carried = carried | names if carried else names
-    made = carried - used
+    made = carried - used if used else carried
     for value in node.operand_values if made else ():
-        made -= value.type.size_names
-        if not made:
-            break
+        names = value.type.size_names
+        if made <= names:
+            return used, carried, NO_NAMES
+        made -= names
     return used, carried, made
 
 

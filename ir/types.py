@@ -69,12 +69,23 @@ class TensorType(_Sized):
     dtype: torch.dtype
     shape: tuple[Dim, ...]
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.dtype, self.shape))
+
+    def __hash__(self) -> int:
+        return self._hash
+
     @property
     def rank(self) -> int:
         return len(self.shape)
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         return f"{dtype_names()[self.dtype]}[{','.join(map(str, self.shape))}]"
+
+    def __str__(self) -> str:
+        return self._text
 
     def with_shape(self, *shape: Dim) -> TensorType:
         """The same element type with another shape."""

@@ -14,7 +14,7 @@ from .ops import FRESH_PREFIX
 from .printer import GraphPrinter
 from .spans import span
 from .spec import Spec, get_spec
-from .types import InstancesType, TensorType, Type, type_symbols
+from .types import InstancesType, TensorType, Type
 
 _WINDOW = 3
 
@@ -35,7 +35,7 @@ def _verify(graph: Graph, after: str) -> None:
     except IRError as error:
         raise VerificationError(str(error)) from None
     defined: set[int] = {id(v) for v in graph.inputs}
-    sizes = {s.name for v in graph.inputs for s in type_symbols(v.type)}
+    sizes = {name for v in graph.inputs for name in v.type.size_names}
     if len({v.name for v in graph.inputs}) != len(graph.inputs):
         raise VerificationError("two inputs have the same name")
     for name, weight in graph.weights.items():
@@ -45,8 +45,9 @@ def _verify(graph: Graph, after: str) -> None:
         problem = _node_problem(graph, node, spec, defined, sizes)
         if problem:
             raise VerificationError(_report(graph, node, problem, after))
-        defined.update(id(r) for r in node.results)
-        sizes.update(s.name for r in node.results for s in type_symbols(r.type))
+        for result in node.results:
+            defined.add(id(result))
+            sizes.update(result.type.size_names)
     for name, value in graph.outputs.items():
         if not isinstance(value, Constant) and id(value) not in defined:
             raise VerificationError(_suffix(f"the output {name!r} is no value of this graph", after))
@@ -72,10 +73,11 @@ def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int], sizes
     problem = node.op.check(len(node.operands), node.attributes)
     if problem:
         return problem
-    for name, attribute in node.attributes.items():
-        for symbol in attribute_symbols(attribute):
-            if symbol.name not in sizes:
-                return f"the size {symbol.name} in the attribute {name!r} is of no value before"
+    if not node.size_names <= sizes:
+        for name, attribute in node.attributes.items():
+            for symbol in attribute_symbols(attribute):
+                if symbol.name not in sizes:
+                    return f"the size {symbol.name} in the attribute {name!r} is of no value before"
     for result in node.results:
         problem = spec.type_problem(result.type)
         if problem:
@@ -90,6 +92,8 @@ def _node_problem(graph: Graph, node: Node, spec: Spec, defined: set[int], sizes
 def _type_problem(results: Sequence[Value], inferred: Sequence[Type], sizes: set[str]) -> str | None:
     if len(results) != len(inferred):
         return f"it has {len(results)} results, its rule gives {len(inferred)}"
+    if all(result.type == type for result, type in zip(results, inferred, strict=True)):
+        return None
     names = _Names(sizes)
     for i, (result, type) in enumerate(zip(results, inferred, strict=True)):
         if not _fits(result.type, type, names):

@@ -6,8 +6,8 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
@@ -67,8 +67,7 @@ class Context:
     rewrites: list[str] = field(default_factory=list)
     limit: int | None = None
 
-    @contextmanager
-    def rewrite(self, rule: str) -> Iterator[None]:
+    def rewrite(self, rule: str) -> AbstractContextManager[None]:
         """A block that is one rewrite of the running pass, by that rule. Passes change graphs in such blocks only.
 
             with context.rewrite("drop-dropout"):
@@ -83,7 +82,7 @@ class Context:
         if self.is_spent:
             raise RewriteLimit
         self.rewrites.append(rule)
-        yield
+        return nullcontext()
 
     @property
     def is_spent(self) -> bool:

@@ -11,7 +11,7 @@ from detc.ir import (
     Constant,
     Graph,
     Node,
-    Value,
+    Operand,
     attribute_key,
 )
 
@@ -104,18 +104,18 @@ def _meets_effects(node: Node) -> bool:
 
 
 def _key(node: Node) -> Hashable:
-    operands: list[Hashable] = []
-    for operand in node.operands:
-        if isinstance(operand, tuple):
-            operands.append(tuple(None if item is None else _value_key(item) for item in operand))
-        else:
-            operands.append(None if operand is None else _value_key(operand))
-    attributes = tuple((name, attribute_key(value)) for name, value in sorted(node.attributes.items()))
-    return node.op.name, tuple(operands), attributes
+    attributes: Hashable = None
+    if node.attributes:
+        attributes = tuple([(name, attribute_key(value)) for name, value in sorted(node.attributes.items())])
+    return node.op, attributes, *map(_operand_key, node.operands)
 
 
-def _value_key(value: Value) -> Hashable:
-    if isinstance(value, Constant) and value.is_literal and not value.data.is_meta:
-        # The text of each number tells 0.0 from -0.0, and one nan is another.
-        return value.data.dtype, tuple(value.data.shape), str(value.data.reshape(-1).tolist())
-    return value
+def _operand_key(operand: Operand) -> Hashable:
+    if isinstance(operand, Constant):
+        # A weight without data is itself alone, and so is one that has a name.
+        if operand.is_literal and not operand.data.is_meta:
+            # The text of each number tells 0.0 from -0.0, and one nan is another.
+            return operand.data.dtype, tuple(operand.data.shape), str(operand.data.reshape(-1).tolist())
+    elif isinstance(operand, tuple):
+        return tuple(map(_operand_key, operand))
+    return operand

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing_extensions import override
 
 from detc.ir import Attribute, Builder, Dim, Graph, IRError, Node, SymExpr, Value
-from detc.ir.dims import symbols_of
 from detc.ir.types import tensors_of
 
 from ..core.base import NoMatch, attribute
@@ -33,14 +32,30 @@ class ToOperand(RewriteRule):
 
 def readable_sizes(graph: Graph) -> frozenset[str]:
     """The symbolic sizes that a running graph can read off a tensor: whole dimensions."""
-    found: set[str] = set()
-    for value in graph.values():
-        for tensor in tensors_of(value.type):
-            for dim in tensor.shape:
-                known = dim.as_symbol if isinstance(dim, SymExpr) else None
-                if known is not None:
-                    found.add(known.name)
-    return frozenset(found)
+    types = {value.type for value in graph.values()}
+    dims = {dim for type in types for tensor in tensors_of(type) for dim in tensor.shape}
+    symbols = [dim.as_symbol for dim in dims if isinstance(dim, SymExpr)]
+    return frozenset(symbol.name for symbol in symbols if symbol is not None)
+
+
+RESHAPES = (
+    "aten.reshape",
+    "aten.view",
+    "aten._unsafe_view",
+    "aten.view_copy",
+    "aten.flatten.using_ints",
+    "aten.unflatten.int",
+    "aten.squeeze",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.unsqueeze",
+)
+
+
+def _reshaped(p: PatternBuilder, x: Pattern) -> NodePattern:
+    """A reshape of x; what x is a reshape of counts as x."""
+    view = p.any_of(*RESHAPES)
+    return view(p.either(view(x), x))
 
 
 class AsReshape(RewriteRule):
@@ -54,30 +69,17 @@ class AsReshape(RewriteRule):
 
     @override
     def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
-        return p.any_of(
-            "aten.reshape",
-            "aten.view",
-            "aten._unsafe_view",
-            "aten.view_copy",
-            "aten.flatten.using_ints",
-            "aten.unflatten.int",
-            "aten.squeeze",
-            "aten.squeeze.dim",
-            "aten.squeeze.dims",
-            "aten.unsqueeze",
-        )(x)
+        return _reshaped(p, x)
 
     @override
     def rewrite(self, b: Builder, m: Match) -> Value:
         shape = self._shape(m.root.result.shape)
-        if m.root.op.name == "aten.reshape" and attribute(m.root, "shape") == shape:
+        if m.root.operands == (m.x,) and m.root.attributes == {"shape": shape}:
             raise NoMatch("it is in normal form")
         return b.aten.reshape(m.x, shape=shape)
 
     def _shape(self, dims: Iterable[Dim]) -> tuple[Dim, ...]:
-        shape = tuple(
-            -1 if any(s.name not in self._readable for s in symbols_of(dim)) else dim for dim in dims
-        )
+        shape = tuple(-1 if isinstance(d, SymExpr) and not d.names <= self._readable else d for d in dims)
         if -1 in shape and (shape.count(-1) > 1 or any(not isinstance(dim, int) or not dim for dim in shape)):
             # Where another size may be 0, torch cannot tell what -1 stands for.
             raise NoMatch("a size cannot be read off")
@@ -97,11 +99,11 @@ class MergeReshapes(RewriteRule):
 
 
 class DropReshape(ToOperand):
-    """reshape(x, shape=x's own shape)  ->  x"""
+    """reshape(x), or reshape(reshape(x)), that has x's own shape  ->  x, and so for the other views"""
 
     @override
     def pattern(self, p: PatternBuilder, x: Pattern) -> NodePattern:
-        return p.aten.reshape(x)
+        return _reshaped(p, x)
 
 
 class AsPermute(RewriteRule):

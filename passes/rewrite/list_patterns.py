@@ -54,12 +54,12 @@ class Each(Pattern):
         if index == len(operands):
             yield
             return
-        for _ in match.item(self._lists, index, self.item.match(operands[index], match)):
+        for _ in match.item(self._lists, index, lambda: self.item.match(operands[index], match)):
             yield from self._match_from(index + 1, operands, match)
 
     def match_nodes(self, first: Node, taken: Sequence[Node], match: Match) -> Iterator[list[Node]]:
         """All nodes that match together with the first one, except those that are taken."""
-        for _ in match.item(self._lists, 0, self.node.match_node(first, match)):
+        for _ in match.item(self._lists, 0, lambda: self.node.match_node(first, match)):
             further = _candidates(self.node, [*taken, first], match)
             for found in self._match_further([first], further, match):
                 if len(found) < self._at_least:
@@ -75,7 +75,7 @@ class Each(Pattern):
             return
         node, *rest = further
         matched = False
-        for _ in match.item(self._lists, len(found), self.node.match_node(node, match)):
+        for _ in match.item(self._lists, len(found), lambda: self.node.match_node(node, match)):
             matched = True
             yield from self._match_further([*found, node], rest, match)
         if not matched:
@@ -93,7 +93,8 @@ def root_node(root: Root) -> NodePattern:
 
 def match_roots(roots: Sequence[Root], node: Node, match: Match) -> bool:
     """Match the roots of a pattern, the first one at `node`. Returns whether they do."""
-    for found in _match_roots(roots, [node], [], match):
+    alone = len(roots) == 1
+    for found in _match_root(roots[0], node, [], match) if alone else _match_roots(roots, [node], [], match):
         match.finish(found)
         # The generators are dropped here, before they undo the bindings.
         return True
@@ -103,22 +104,21 @@ def match_roots(roots: Sequence[Root], node: Node, match: Match) -> bool:
 def _match_roots(
     roots: Sequence[Root], nodes: Sequence[Node], found: list[Node], match: Match
 ) -> Iterator[list[Node]]:
-    if not roots:
-        yield found
-        return
     root, *rest = roots
     for node in nodes:
         for taken in _match_root(root, node, found, match):
             matched = [*found, *taken]
-            further = _candidates(root_node(rest[0]), matched, match) if rest else []
-            yield from _match_roots(rest, further, matched, match)
+            if rest:
+                further = _candidates(root_node(rest[0]), matched, match)
+                yield from _match_roots(rest, further, matched, match)
+            else:
+                yield matched
 
 
 def _match_root(root: Root, node: Node, found: list[Node], match: Match) -> Iterator[list[Node]]:
     if isinstance(root, Each):
-        yield from root.match_nodes(node, found, match)
-    else:
-        yield from ([node] for _ in root.match_node(node, match))
+        return root.match_nodes(node, found, match)
+    return ([node] for _ in root.match_node(node, match))
 
 
 def _candidates(root: NodePattern, taken: Sequence[Node], match: Match) -> list[Node]:

@@ -29,6 +29,8 @@ class Lists:
         self.same = frozenset(same)
 
 
+_NO_WAY: Iterator[None] = iter(())
+
 Place: TypeAlias = tuple[Lists, int] | None
 """Which item of which lists is being matched, None outside of all lists."""
 
@@ -51,7 +53,7 @@ class Match:
         self._bound: dict[tuple[str, Place], Any] = {}
         self._nodes: dict[tuple[Labelled, Place], Node] = {}
         self._lengths: dict[Lists, int] = {}
-        self._miss: tuple[int, str] = (-1, "")
+        self._miss: tuple[int, tuple[object, ...]] = (-1, ())
 
     def __getattr__(self, name: str) -> Any:
         bindings = self.__dict__.get("bindings", {})
@@ -66,40 +68,46 @@ class Match:
     @property
     def nearest_miss(self) -> str:
         """Why the attempt that got deepest did not match."""
-        return self._miss[1]
+        return "".join(map(str, self._miss[1]))
 
-    def miss(self, reason: str) -> None:
-        """Note a reason not to match. The one with the most nodes matched before it is kept."""
+    def miss(self, *reason: object) -> Iterator[None]:
+        """Note a reason not to match, in pieces. The one with the most nodes matched before it is kept.
+
+        Returns no way to match, for a pattern to return.
+        """
         if len(self._nodes) > self._miss[0]:
             self._miss = (len(self._nodes), reason)
+        return _NO_WAY
 
     # For patterns: each of these binds and yields, and undoes it on resumption
 
-    def unify(self, name: str, value: Any, equal: Callable[[Any, Any], bool], why: str) -> Iterator[None]:
-        """Bind a name, or see that it is bound to something equal. `why` is the miss where it is not."""
-        yield from self._note(self._bound, (name, self._place_of(name)), value, equal, why)
+    def unify(
+        self, name: str, value: Any, equal: Callable[[Any, Any], bool], kind: str = ""
+    ) -> Iterator[None]:
+        """Bind a name, or see that it is bound to something equal. `kind` is what it stands for, in words."""
+        why = (name, " is not the same ", kind, "in all its places")
+        return self._note(self._bound, (name, self._place_of(name)), value, equal, why)
 
-    def enter(self, pattern: Labelled, node: Node) -> Iterator[bool]:
-        """Note which node a pattern matches. Yields whether that is new."""
+    def enter(self, pattern: Labelled, node: Node, inside: Callable[[], Iterator[None]]) -> Iterator[None]:
+        """Note which node a pattern matches. What is inside of it is matched where that is new."""
         key = (pattern, self._place_of(pattern.label))
         known = self._nodes.get(key)
-        if known is not None:
-            if known is node:
-                yield False
-            else:
-                self.miss(f"{pattern} is not the same node in all its places")
-            return
-        self._nodes[key] = node
-        yield True
-        del self._nodes[key]
+        if known is None:
+            self._nodes[key] = node
+            yield from inside()
+            del self._nodes[key]
+        elif known is node:
+            yield
+        else:
+            self.miss(pattern, " is not the same node in all its places")
 
-    def item(self, lists: Lists, index: int, attempt: Iterator[None]) -> Iterator[None]:
-        """Run an attempt to match, from its start, for one item of lists."""
+    def item(self, lists: Lists, index: int, attempt: Callable[[], Iterator[None]]) -> Iterator[None]:
+        """Run an attempt to match for one item of lists."""
         outer = self._place
         if outer is not None:
             raise IRError("an `each` cannot stand in another")
         self._place = (lists, index)
-        for _ in attempt:
+        for _ in attempt():
             self._place = outer
             yield
             self._place = (lists, index)
@@ -107,8 +115,8 @@ class Match:
 
     def length(self, lists: Lists, length: int) -> Iterator[None]:
         """Note how long lists are, or see that another one in step is as long."""
-        why = f"a list of {length} in step with one of {self._lengths.get(lists)}"
-        yield from self._note(self._lengths, lists, length, operator.eq, why)
+        why = ("a list of ", length, " in step with one of ", self._lengths.get(lists))
+        return self._note(self._lengths, lists, length, operator.eq, why)
 
     def bound(self, name: str) -> Any:
         """What a name stands for outside of all lists, None if it is not bound yet."""
@@ -117,6 +125,10 @@ class Match:
     def finish(self, roots: Sequence[Node]) -> None:
         """Keep what is bound now as the result."""
         self.roots = tuple(roots)
+        if not self._lengths:
+            named = {pattern.label: node for (pattern, _), node in self._nodes.items() if pattern.label}
+            self.bindings = {name: value for (name, _), value in self._bound.items()} | named
+            return
         places: dict[str, dict[Place, Any]] = {}
         for (name, place), value in self._bound.items():
             places.setdefault(name, {})[place] = value
@@ -126,7 +138,7 @@ class Match:
         self.bindings = {name: self._gathered(name, values) for name, values in places.items()}
 
     def _note(
-        self, table: dict[K, V], key: K, value: V, equal: Callable[[V, V], bool], why: str
+        self, table: dict[K, V], key: K, value: V, equal: Callable[[V, V], bool], why: tuple[object, ...]
     ) -> Iterator[None]:
         if key not in table:
             table[key] = value
@@ -135,7 +147,7 @@ class Match:
         elif equal(table[key], value):
             yield
         else:
-            self.miss(why)
+            self.miss(*why)
 
     def _place_of(self, name: str) -> Place:
         return None if self._place is None or name in self._place[0].same else self._place

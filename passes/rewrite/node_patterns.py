@@ -23,6 +23,9 @@ from detc.ir.lazy import torch
 from ..core.base import attribute
 from .match import Match
 
+ONE_WAY = (None,)
+"""The ways to match what binds nothing."""
+
 
 class Pattern(ABC):
     """Matches one operand: a value, a list of values, or a left-out operand."""
@@ -48,8 +51,7 @@ class Variable(Pattern):
 
     @override
     def match(self, operand: Operand, match: Match) -> Iterator[None]:
-        why = f"{self.name} is not the same value in all its places"
-        yield from match.unify(self.name, operand, _same, why)
+        return match.unify(self.name, operand, _same, "value ")
 
 
 class NodePattern(Pattern):
@@ -97,30 +99,24 @@ class NodePattern(Pattern):
     def match_result(self, operand: Operand, index: int, match: Match) -> Iterator[None]:
         """Match a value that is one result of such a node."""
         if not isinstance(operand, Value) or operand.producer is None:
-            match.miss(f"expected {self}, found {described(operand)}")
-        elif operand.index != index:
-            match.miss(f"expected result {index} of {self}, found result {operand.index}")
-        else:
-            yield from self.match_node(operand.producer, match)
+            return match.miss("expected ", self, ", found ", described(operand))
+        if operand.index != index:
+            return match.miss("expected result ", index, " of ", self, ", found result ", operand.index)
+        return self.match_node(operand.producer, match)
 
     def match_node(self, node: Node, match: Match) -> Iterator[None]:
         """Match a node."""
         if node.op.name not in self.ops:
-            match.miss(f"expected {self}, found {node.op.name}")
-            return
+            return match.miss("expected ", self, ", found ", node.op.name)
         if self._once and not _used_once(node):
-            match.miss(f"the result of {node.op.name} is used elsewhere")
-            return
-        for is_new in match.enter(self, node):
-            if is_new:
-                yield from self._match_inside(node, match)
-            else:
-                yield
+            return match.miss("the result of ", node.op.name, " is used elsewhere")
+        return match.enter(self, node, lambda: self._match_inside(node, match))
 
     def _match_inside(self, node: Node, match: Match) -> Iterator[None]:
-        for _ in self._match_attributes(node, list(self.attributes.items()), match):
+        attributes, facts = list(self.attributes.items()), list(self._facts.items())
+        for _ in self._match_attributes(node, attributes, match) if attributes else ONE_WAY:
             for _ in self._match_all_operands(node, match):
-                yield from self._match_facts(node, list(self._facts.items()), match)
+                yield from self._match_facts(node, facts, match) if facts else ONE_WAY
 
     def _match_facts(
         self, node: Node, facts: Sequence[tuple[str, Callable[[Node], Any]]], match: Match
@@ -129,8 +125,7 @@ class NodePattern(Pattern):
             yield
             return
         (name, fact), *rest = facts
-        why = f"{name} is not the same in all its places"
-        for _ in match.unify(name, fact(node), operator.eq, why):
+        for _ in match.unify(name, fact(node), operator.eq):
             yield from self._match_facts(node, rest, match)
 
     def _match_attributes(self, node: Node, wanted: list[tuple[str, Any]], match: Match) -> Iterator[None]:
@@ -139,15 +134,14 @@ class NodePattern(Pattern):
             return
         (name, expected), *rest = wanted
         if name not in node.attributes and name not in node.op.attributes:
-            match.miss(f"{node.op.name} has no attribute {name!r} here")
+            match.miss(node.op.name, f" has no attribute {name!r} here")
             return
         value = attribute(node, name)
         if isinstance(expected, AttributeCapture):
             if not expected.accepts(value):
                 match.miss(f"{name}={value} of {node.op.name} is refused")
                 return
-            why = f"{expected.name} is not the same in all its places"
-            for _ in match.unify(expected.name, value, _same_attribute, why):
+            for _ in match.unify(expected.name, value, _same_attribute):
                 yield from self._match_attributes(node, rest, match)
         elif expected(value) if callable(expected) else _equal_attribute(expected, value):
             yield from self._match_attributes(node, rest, match)
@@ -155,11 +149,11 @@ class NodePattern(Pattern):
             match.miss(f"{name}={value} of {node.op.name} is refused")
 
     def _match_all_operands(self, node: Node, match: Match) -> Iterator[None]:
-        given = list(node.operands)
-        if any(operand is not None for operand in given[len(self.operands) :]):
-            match.miss(f"{node.op.name} has more operands than the pattern")
+        given, wanted = list(node.operands), len(self.operands)
+        if len(given) > wanted and any(operand is not None for operand in given[wanted:]):
+            match.miss(node.op.name, " has more operands than the pattern")
             return
-        given += [None] * (len(self.operands) - len(given))
+        given += [None] * (wanted - len(given))
         yield from match_in_order(self.operands, given, match)
         if self._swap:
             yield from match_in_order(self.operands, [given[1], given[0], *given[2:]], match)
@@ -188,9 +182,8 @@ class _Where(Pattern):
     @override
     def match(self, operand: Operand, match: Match) -> Iterator[None]:
         if isinstance(operand, Value) and self._predicate(operand):
-            yield from self._inner.match(operand, match)
-        else:
-            match.miss(self._why)
+            return self._inner.match(operand, match)
+        return match.miss(self._why)
 
 
 class _Named(Pattern):
@@ -232,11 +225,10 @@ class Optional(Pattern):
     @override
     def match(self, operand: Operand, match: Match) -> Iterator[None]:
         if operand is not None:
-            yield from self._inner.match(operand, match)
-        elif isinstance(self._inner, Variable):
-            yield from self._inner.match(None, match)
-        else:
-            yield
+            return self._inner.match(operand, match)
+        if isinstance(self._inner, Variable):
+            return self._inner.match(None, match)
+        return iter(ONE_WAY)
 
 
 class Either(Pattern):
@@ -265,8 +257,13 @@ class AttributeCapture:
 def match_in_order(patterns: Sequence[Pattern], operands: Sequence[Operand], match: Match) -> Iterator[None]:
     """Match each pattern with the operand in its place."""
     if not patterns:
-        yield
-        return
+        return iter(ONE_WAY)
+    if len(patterns) == 1:
+        return patterns[0].match(operands[0], match)
+    return _match_first(patterns, operands, match)
+
+
+def _match_first(patterns: Sequence[Pattern], operands: Sequence[Operand], match: Match) -> Iterator[None]:
     for _ in patterns[0].match(operands[0], match):
         yield from match_in_order(patterns[1:], operands[1:], match)
 

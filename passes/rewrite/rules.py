@@ -30,8 +30,6 @@ from ..core.base import Context, NoMatch, RewriteLimit, RuleCount, erase_if_unus
 from .list_patterns import Root, match_roots, root_node
 from .patterns import Each, Match, NodePattern, Pattern, PatternBuilder, Variable
 
-_GAP = 1 << 20
-
 
 class RewriteRule(ABC):
     """One rewrite. Subclasses say what to look for, when to refuse, and what to build instead.
@@ -109,21 +107,19 @@ class _Driver:
         self._graph = graph
         self._context = context
         self._rules: dict[str, list[_Compiled]] = {}
-        self._reach = 0
+        self._reach: dict[str, int] = {}
         for rule in rules:
             compiled, reach = _compile(rule, context)
-            self._reach = max(self._reach, reach)
             for name in root_node(compiled.roots[0]).ops:
                 self._rules.setdefault(name, []).append(compiled)
-        self._order: dict[Node, int] = {}
+                self._reach[name] = max(self._reach.get(name, 0), reach)
         self._queue: deque[Node] = deque()
         self._queued: set[Node] = set()
         self._last: deque[str] = deque(maxlen=4)
 
     def run(self) -> bool:
-        self._renumber()
-        for node in self._graph:
-            self._enqueue(node)
+        self._queue.extend(node for node in self._graph if node.op.name in self._rules)
+        self._queued.update(self._queue)
         rewrites = 0
         limit = 20 * len(self._graph) + 1000
         while self._queue:
@@ -149,13 +145,13 @@ class _Driver:
         if not match_roots(compiled.roots, node, match):
             count.refused[match.nearest_miss] += 1
             return False
-        anchor = min(match.roots, key=self._order.__getitem__)
+        anchor = match.root if len(match.roots) == 1 else min(match.roots, key=lambda root: root.order)
         before, weights = anchor.previous, len(graph.weights)
         builder = Builder(graph, before=anchor, source=match.root.source, created_by=self._context.pass_name)
         try:
             rule.check(match)
             made = rule.rewrite(builder, match)
-            new = self._number(before, anchor)
+            new = _between(before, anchor)
             old = [result for root in match.roots for result in root.results]
             old, values = self._paired(rule, old, [made] if isinstance(made, Value) else list(made))
             _check_types(self._graph, rule, old, values)
@@ -192,23 +188,6 @@ class _Driver:
         pairs = [(was, value) for was, value in zip(old, made, strict=True) if value is not None]
         return [was for was, _ in pairs], [value for _, value in pairs]
 
-    # The order of nodes, as numbers with gaps
-
-    def _renumber(self) -> None:
-        self._order = {node: i * _GAP for i, node in enumerate(self._graph, 1)}
-
-    def _number(self, before: Node | None, anchor: Node) -> list[Node]:
-        """Number the nodes that were built between two others. Returns them in order."""
-        new = _between(before, anchor)
-        low = self._order[before] if before is not None else 0
-        step = (self._order[anchor] - low) // (len(new) + 1)
-        if step == 0:
-            self._renumber()
-        else:
-            for i, node in enumerate(new, 1):
-                self._order[node] = low + i * step
-        return new
-
     def _check_order(
         self, rule: RewriteRule, new: list[Node], values: list[Value], anchor: Node, *, several: bool
     ) -> None:
@@ -223,8 +202,7 @@ class _Driver:
         producer = value.producer
         if producer is None:
             return
-        position = self._order.get(producer)
-        if position is not None and position < self._order[node]:
+        if producer.graph is self._graph and producer.order < node.order:
             return
         if several:
             raise NoMatch("an operand of one root is computed after another root")
@@ -234,7 +212,6 @@ class _Driver:
 
     def _take_back(self, before: Node | None, anchor: Node, weights: int) -> None:
         for node in reversed(_between(before, anchor)):
-            self._order.pop(node, None)
             self._graph.erase(node)
         while len(self._graph.weights) > weights:
             self._graph.weights.popitem()
@@ -246,7 +223,6 @@ class _Driver:
         for root in roots:
             used = list(root.uses)
             self._graph.erase(root)
-            self._order.pop(root, None)
             lonely.update(dict.fromkeys(used))
             stack.extend(v.producer for v in used if v.producer is not None)
         while stack:
@@ -255,7 +231,6 @@ class _Driver:
                 continue
             used = list(node.uses)
             if erase_if_unused(self._graph, node):
-                self._order.pop(node, None)
                 lonely.update(dict.fromkeys(used))
                 stack.extend(v.producer for v in used if v.producer is not None)
         # A pattern may ask for a single use: who is left alone with a value is looked at again.
@@ -267,14 +242,16 @@ class _Driver:
             self._queue.append(node)
 
     def _enqueue_downstream(self, values: Iterable[Value]) -> None:
+        """Visit those again from which a pattern reaches one of the values."""
         level = list(dict.fromkeys(values))
         seen: set[Node] = set()
-        for _ in range(self._reach):
-            users = [user for value in level for user in value.users if user not in seen]
+        for distance in range(1, max(self._reach.values(), default=0) + 1):
+            users = dict.fromkeys(user for value in level for user in value.users if user not in seen)
             seen.update(users)
             for user in users:
-                self._enqueue(user)
-            level = [result for user in dict.fromkeys(users) for result in user.results]
+                if self._reach.get(user.op.name, 0) >= distance:
+                    self._enqueue(user)
+            level = [result for user in users for result in user.results]
 
 
 def _compile(rule: RewriteRule, context: Context) -> tuple[_Compiled, int]:

@@ -9,9 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.scaling import PASSES, measure, synthetic_graph, table
-from detc.ir import Graph, print_graph, verify
+from benchmarks.peers import DETC, ONNX, READING, SIDES, Side, measure, sections
+from benchmarks.scaling import PASSES, synthetic_graph
+from detc.ir import Builder, Graph, TensorType, print_graph, symbol, verify
 from detc.passes import Context, Pass
 
 SMALL, LARGE = 400, 3200
@@ -75,8 +77,39 @@ def test_cloning_verifying_and_printing_are_linear() -> None:
         check_linear(lambda nodes, f=function: lambda: f(graph_of_size(nodes)))  # type: ignore[misc]
 
 
-def test_the_benchmark_gives_a_row_for_each_pass() -> None:
-    rows = measure([50, 100])
-    assert {item.name for item in PASSES} < {row["what"] for row in rows}
-    assert all(row["growth"] > 0 for row in rows)
-    assert len(table(rows).splitlines()) == len(rows) + 2
+def test_whether_a_size_is_used_does_not_depend_on_how_often() -> None:
+    def asked(users: int) -> Callable[[], Any]:
+        graph = Graph("sizes")
+        x = graph.add_input("x", TensorType(torch.float32, (symbol("N"), 4)))
+        y = graph.add_input("y", TensorType(torch.float32, (4,)))
+        for _ in range(users):
+            Builder(graph).aten.expand(y, size=(symbol("N"), 4))
+        return lambda: [x.is_used for _ in range(1000)]
+
+    assert seconds(lambda: asked(2000)) < 10 * seconds(lambda: asked(20))
+
+
+def removed(side: Side, operation: str, blocks: int = 8) -> int:
+    """How many nodes an operation takes out of the graph with that many blocks."""
+    graph = side.copy(side.build(12 * blocks))
+    before = list(side.nodes(graph))
+    return len(before) - len(list(side.nodes(side.operations[operation](graph))))
+
+
+@pytest.mark.parametrize(
+    "operation", ["dead-code", "common-subexpressions", "fold-constants", "fold-batch-norm"]
+)
+def test_the_peers_do_the_same_work(operation: str) -> None:
+    counts = {side.name: removed(side, operation) for side in SIDES if operation in side.operations}
+    assert len(counts) > 1 and set(counts.values()) == {counts["detc"]} and counts["detc"] > 0
+
+
+def test_the_benchmark_gives_a_row_for_each_operation_and_size() -> None:
+    rows = measure([48, 96])
+    assert [row["what"] for row in rows] == [*DETC.operations] * 2
+    for row in rows:
+        measured = [side.name for side in SIDES if row["what"] in side.operations]
+        assert all(row[name] > 0 for name in measured) and (row["ratio"] is None) == (len(measured) == 1)
+    assert {*ONNX.operations} < {*DETC.operations} and {*READING} < {*DETC.operations}
+    growth, compared = sections(rows)
+    assert len(growth.rows) == len(DETC.operations) and len(compared.details) == len(rows) + 1
