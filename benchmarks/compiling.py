@@ -116,7 +116,7 @@ def _time(
         "Compile time",
         '`detc.compile(model, postprocess=True, masks="pasted")` and `save`, verified after each pass as by default, '
         "against `torch.onnx.export(..., dynamo=False)` of torchvision's `maskrcnn_resnet50_fpn`; each in a fresh "
-        "process, after the imports and with the model built. Capturing is also measured of torchvision's `vit_b_16` and "
+        "process, after the imports and with the model built. Capturing is measured of torchvision's `vit_b_16` and "
         "`swin_t`; the latter is run besides, at sizes at which its branches go otherwise.",
         rows,
         shares,
