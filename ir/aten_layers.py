@@ -238,6 +238,12 @@ def _changed(_: Attributes, x: TensorType, *others: Any) -> _Types | None:
     return [x] if isinstance(source, TensorType) and source.dtype == x.dtype else None
 
 
+@rule("gather")
+def _gather(attributes: Attributes, x: TensorType, index: TensorType) -> _Types | None:
+    axis_of(attributes["dim"], x.rank)
+    return [TensorType(x.dtype, index.shape)] if index.dtype == torch.int64 and index.rank == x.rank else None
+
+
 @rule("topk")
 def _topk(attributes: Attributes, x: TensorType) -> _Types | None:
     if x.rank == 0:
@@ -255,6 +261,11 @@ def _searchsorted(attributes: Attributes, sequence: TensorType, x: TensorType) -
     if sequence.rank != 1 or sequence.dtype != x.dtype:
         return None
     return [TensorType(torch.int32 if attributes.get("out_int32", False) else torch.int64, x.shape)]
+
+
+@rule("bucketize.Tensor")
+def _bucketize(attributes: Attributes, x: TensorType, sequence: TensorType) -> _Types | None:
+    return _searchsorted(attributes, sequence, x)
 
 
 @rule("zeros", "ones", "new_zeros", "new_ones", "new_full")

@@ -79,7 +79,16 @@ def _clamp(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
     return [x] if (whole if not x.dtype.is_floating_point else real) and x.dtype != torch.bool else None
 
 
-@rule("add.Tensor", "sub.Tensor", "mul.Tensor", "minimum", "maximum", "remainder.Tensor", "div.Tensor_mode")
+@rule(
+    "add.Tensor",
+    "sub.Tensor",
+    "mul.Tensor",
+    "minimum",
+    "maximum",
+    "remainder.Tensor",
+    "div.Tensor_mode",
+    "floor_divide",
+)
 def _arithmetic(
     attributes: Attributes, first: TensorType, second: TensorType | None = None
 ) -> list[TensorType] | None:
@@ -117,7 +126,7 @@ def _comparison_with_number(attributes: Attributes, x: TensorType) -> list[Tenso
 
 
 @rule("add.Scalar", "sub.Scalar", "rsub.Scalar", "mul.Scalar", "div.Scalar")
-@rule("floor_divide.Scalar", "floor_divide", "remainder.Scalar")
+@rule("floor_divide.Scalar", "remainder.Scalar")
 def _arithmetic_with_number(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
     number = attributes["other"]
     is_whole = type(number) is int or isinstance(number, SymExpr)
@@ -307,13 +316,9 @@ def _written_into(
     fits = index.rank == 1 and index.dtype == torch.int64 and x.rank > 0
     if source and (source[0].dtype != x.dtype or source[0].rank != x.rank):
         return None
-    return [x] if fits and (source or type(attributes["value"]) is int) else None
-
-
-@rule("gather")
-def _gather(attributes: Attributes, x: TensorType, index: TensorType) -> list[TensorType] | None:
-    axis_of(attributes["dim"], x.rank)
-    return [TensorType(x.dtype, index.shape)] if index.dtype == torch.int64 and index.rank == x.rank else None
+    value = attributes.get("value")
+    filled = type(value) is int or (type(value) is float and x.dtype.is_floating_point)
+    return [x] if fits and (source or filled) else None
 
 
 @rule("full")
@@ -335,6 +340,12 @@ def _extremes(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
 @rule("all.dim", "any.dim")
 def _quantifiers(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
     return _reduced(x, torch.bool, attributes) if x.dtype == torch.bool else None
+
+
+@rule("prod.dim_int")
+def _prod(attributes: Attributes, x: TensorType) -> list[TensorType] | None:
+    plain = (x.dtype.is_floating_point or x.dtype == torch.int64) and attributes.get("dtype") is None
+    return _reduced(x, x.dtype, attributes) if plain else None
 
 
 @rule("sum.dim_IntList", "mean.dim")
