@@ -244,6 +244,19 @@ def _gather(attributes: Attributes, x: TensorType, index: TensorType) -> _Types 
     return [TensorType(x.dtype, index.shape)] if index.dtype == torch.int64 and index.rank == x.rank else None
 
 
+@rule("index_copy", "index_fill.int_Scalar")
+def _written_into(
+    attributes: Attributes, x: TensorType, index: TensorType, *source: TensorType
+) -> _Types | None:
+    axis_of(attributes["dim"], x.rank)
+    fits = index.rank == 1 and index.dtype == torch.int64 and x.rank > 0
+    if source and (source[0].dtype != x.dtype or source[0].rank != x.rank):
+        return None
+    value = attributes.get("value")
+    filled = type(value) is int or (type(value) is float and x.dtype.is_floating_point)
+    return [x] if fits and (source or filled) else None
+
+
 @rule("topk")
 def _topk(attributes: Attributes, x: TensorType) -> _Types | None:
     if x.rank == 0:

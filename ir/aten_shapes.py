@@ -308,19 +308,6 @@ def _arange(attributes: Attributes) -> list[TensorType]:
     return [TensorType(attributes.get("dtype") or torch.int64, sizes_of([attributes["end"]]))]
 
 
-@rule("index_copy", "index_fill.int_Scalar")
-def _written_into(
-    attributes: Attributes, x: TensorType, index: TensorType, *source: TensorType
-) -> list[TensorType] | None:
-    axis_of(attributes["dim"], x.rank)
-    fits = index.rank == 1 and index.dtype == torch.int64 and x.rank > 0
-    if source and (source[0].dtype != x.dtype or source[0].rank != x.rank):
-        return None
-    value = attributes.get("value")
-    filled = type(value) is int or (type(value) is float and x.dtype.is_floating_point)
-    return [x] if fits and (source or filled) else None
-
-
 @rule("full")
 def _full(attributes: Attributes) -> list[TensorType] | None:
     dtype = attributes.get("dtype")
