@@ -11,7 +11,7 @@ import torch
 from .aten_shapes import Attributes, axis_of, rule, sizes_of, without
 from .dims import Dim, SymExpr, exact_quotient, floor_div
 from .ops import Fresh
-from .symbolic_numbers import fraction_of
+from .polynomials import fraction_of
 from .types import TensorType
 
 _Types = list[TensorType]

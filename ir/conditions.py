@@ -18,6 +18,8 @@ _RELATIONS: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+MIRRORED = str.maketrans("<>", "><")
+"""For `translate`: what a relation becomes when its sides change places."""
 
 
 @dataclass(frozen=True)

@@ -106,3 +106,10 @@ def _term_text(monomial: Monomial[A], coefficient: Fraction) -> str:
         factors.insert(0, str(coefficient.numerator))
     text = "*".join(factors)
     return text if coefficient.denominator == 1 else f"{text}/{coefficient.denominator}"
+
+
+def fraction_of(number: float) -> Fraction:
+    """0.1 as 1/10: what a factor in a program stands for, where that is the same float."""
+    exact = Fraction(number)
+    short = exact.limit_denominator(1 << 12)
+    return short if float(short) == number else exact

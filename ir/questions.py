@@ -16,7 +16,7 @@ from typing import TypeAlias
 import torch
 
 from . import torch_parts
-from .conditions import Condition
+from .conditions import MIRRORED, Condition
 from .dims import SymExpr
 
 Questions: TypeAlias = dict[tuple[Condition | None, str], None]
@@ -54,16 +54,17 @@ def note(reasons: tuple[Condition | None, ...]) -> None:
 
 
 def _is_plain(question: Condition) -> bool:
-    """Whether it asks of a size that adds up sizes if it is 0 or 1: what torch's operators ask of every size.
+    """Whether it asks of a size that adds up sizes if it is 0 or 1, or of any if it is negative: what torch's operators
+    ask of every size.
 
     To note these would be to note that no size is 1, of every size there is.
     """
-    number, size = question.left, question.right
+    number, size, relation = question.right, question.left, question.relation
     if isinstance(size, int):
-        number, size = size, number
+        number, size, relation = size, number, relation.translate(MIRRORED)
     if not isinstance(number, int) or not isinstance(size, SymExpr):
         return False
-    return number <= 1 and all(coefficient > 0 for _, coefficient in size.terms)
+    return (number, relation) == (0, ">=") or (number <= 1 and all(factor > 0 for _, factor in size.terms))
 
 
 _TORCH = tuple(f"{path}/" for path in torch.__path__)

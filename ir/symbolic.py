@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -33,16 +32,16 @@ def dim_of(size: Any) -> Dim:
     return torch_parts.node_of(size).dim if isinstance(size, torch.SymInt) else int(size)
 
 
-def ratio_of(number: torch.SymFloat) -> tuple[Dim, Dim]:
-    """A real number computed from sizes as a fraction of two.
+def power_of(number: torch.SymFloat) -> tuple[tuple[Dim, Dim], float]:
+    """A real number computed from sizes as a fraction of two, and the exponent that it has.
 
     Errors:
-        IRError: it is no such fraction.
+        IRError: it is no power of a fraction.
     """
-    ratio: tuple[Dim, Dim] | None = torch_parts.node_of(number).ratio
-    if ratio is None:
+    power: tuple[tuple[Dim, Dim], float] | None = torch_parts.node_of(number).power
+    if power is None:
         raise IRError(f"a number that the IR cannot express: {number}")
-    return ratio
+    return power
 
 
 def type_of(tensor: torch.Tensor) -> TensorType:
@@ -58,18 +57,8 @@ def meta(type: TensorType) -> torch.Tensor:
         return torch.empty(tuple(map(size, type.shape)), dtype=type.dtype, device="meta")
 
 
-def on_meta(
-    overload: torch_parts.OpOverload,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
-    in_python: bool = True,
-) -> Any:
-    """What an operator gives for tensors without data, by torch's own shape propagation.
-
-    That of views is written in C++ alone. Of others a part is, which asks for sizes as numbers where the one in Python,
-    for which torch imports its compiler, does not.
-    """
+def on_meta(overload: torch_parts.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What an operator gives for tensors without data, by torch's own shape propagation."""
     positional, keywords = list(args), dict(kwargs)
     for position, argument in enumerate(torch_parts.schema(overload).arguments):
         if argument.name == "device":
@@ -77,10 +66,6 @@ def on_meta(
                 positional[position] = "meta"
             else:
                 keywords["device"] = "meta"
-    # The last is at work from its making on.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch_parts.enable_python_dispatcher() if in_python else nullcontext(),
-    ):
+    # Without the dispatcher in Python some operators run in C++, which asks for the sizes as numbers.
+    with torch.inference_mode(False), torch.no_grad(), torch_parts.enable_python_dispatcher():
         return overload(*positional, **keywords)

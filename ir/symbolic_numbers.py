@@ -10,7 +10,6 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from functools import cache, lru_cache
 from itertools import count
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 from .conditions import Condition
 from .dims import Call, Dim, SymExpr, evaluate, exact_quotient, floor_div, maximum, minimum, mod, symbols_of
 from .errors import IRError, SizeGrows, SizeIsNoNumber
+from .polynomials import fraction_of
 from .questions import note, place_at_work
 
 _LONGEST = 2_000
@@ -235,15 +235,17 @@ class Whole(Number):
 
 
 class Real(Number):
-    """A fraction of sizes, computed as if without rounding; or, where the IR has no such number, its text."""
+    """A fraction of sizes, as if computed without rounding, or a power of one; of any other number the text is known."""
 
-    __slots__ = ("ratio", "text")
+    __slots__ = ("power", "ratio", "text")
     kind = "float"
 
     def __init__(self, ratio: tuple[Dim, Dim] | None, text: str = "", example: float = 0.0) -> None:
         self.ratio, self.text, self.example = ratio, text, example
+        self.power: tuple[tuple[Dim, Dim], float] | None = None
         if ratio is not None:
             above, below = self.ratio = _reduced(*ratio)
+            self.power = self.ratio, 1.0
             self.text = f"({above})/({below})"
             self.example = whole(above).example / whole(below).example
 
@@ -277,7 +279,11 @@ class Real(Number):
     truediv = float_truediv
 
     def float_pow(self, other: Real) -> Real:
-        return self._beyond("**", other)
+        made = self._beyond("**", other)
+        above, below = other.ratio or (None, None)
+        if self.ratio is not None and isinstance(above, int) and isinstance(below, int):
+            made.power = self.ratio, above / below
+        return made
 
     pow = float_pow
 
@@ -331,13 +337,14 @@ class Truth(Number):
     bool_ = guard_size_oblivious = expect_true = guard_bool
 
     def guard_or_false(self, file: _Text = "", line: int = 0) -> bool:
-        # Whoever asks so is right for all sizes if it takes what is not known to be true for false.
+        # Whoever asks so is right whatever the answer, and need not be noted.
+        answer: bool = self.example
+        return answer
+
+    guard_or_true = guard_or_false
+
+    def statically_known_true(self, file: _Text = "", line: int = 0) -> bool:
         return not self.reasons and self.guard_bool()
-
-    statically_known_true = guard_or_false
-
-    def guard_or_true(self, file: _Text = "", line: int = 0) -> bool:
-        return bool(self.reasons) or self.guard_bool()
 
     def sym_not(self) -> Truth:
         return Truth(not self.example, self.reasons)
@@ -391,10 +398,3 @@ def _reduced(above: Dim, below: Dim) -> tuple[Dim, Dim]:
         whole = exact_quotient(above, below)
         return (above, below) if whole is None else (whole, 1)
     return above, below
-
-
-def fraction_of(number: float) -> Fraction:
-    """0.1 as 1/10: what a factor in a program stands for, where that is the same float."""
-    exact = Fraction(number)
-    short = exact.limit_denominator(1 << 12)
-    return short if float(short) == number else exact

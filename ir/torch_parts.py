@@ -1,6 +1,6 @@
 """The non-public parts of torch that detc uses: all of them, each with what detc relies on of it.
 
-A part is looked up at its first use, `torch_parts.make_fx`, so that a part which torch lacks disturbs only what needs
+A part is looked up at its first use, `torch_parts.schema`, so that a part which torch lacks disturbs only what needs
 it. Then one InputError names torch's version and the part. `check()` looks up all of them, to judge a new torch.
 """
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ import pytest
 
 def _seen() -> tuple[set[str], set[str]]:
     """The names of all rule classes of detc, and of those that have rewritten something."""
-    rewrite = sys.modules.get("detc.passes.rewrite.rules")
-    if rewrite is None:
+    if "detc.passes" not in sys.modules:
         return set(), set()
+    for package in ("detc.passes", "detc.backends"):
+        for module in walk_packages(import_module(package).__path__, f"{package}."):
+            import_module(module.name)
+    rewrite = sys.modules["detc.passes.rewrite.rules"]
     known = {_name(rule) for rule in rewrite.RewriteRule.known if rule.__module__.startswith("detc.")}
     return known, known & {_name(rule) for rule in rewrite.RewriteRule.matched}
 

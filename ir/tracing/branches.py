@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from detc.ir import Condition, Graph, SymExpr, TensorType, UnsupportedError, evaluate, run
+from detc.ir.conditions import MIRRORED
 from detc.ir.questions import Questions
 from detc.ir.types import type_symbols
 
@@ -109,7 +110,7 @@ def _not_empty(condition: Condition) -> bool:
     left, relation, right = condition.left, condition.relation, condition.right
     if isinstance(left, int):
         left, right = right, left
-        relation = relation.translate(str.maketrans("<>", "><"))
+        relation = relation.translate(MIRRORED)
     product = isinstance(left, SymExpr) and len(left.terms) == 1
     return product and (relation, right) in (("!=", 0), (">", 0), (">=", 1))
 

@@ -24,7 +24,7 @@ from detc.ir.aten import default_of, inert_arguments, operand_kind, overload_nam
 from detc.ir.errors import SizeIsNoNumber
 from detc.ir.ops import Op, get_op
 from detc.ir.questions import place_at_work
-from detc.ir.symbolic import dim_of, ratio_of, size
+from detc.ir.symbolic import dim_of, power_of, size
 
 from .views import Call, Cell, may_share
 
@@ -63,6 +63,8 @@ class TracedTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, overload: Any, *_: Any) -> Any:
+        if overload_name(overload) == "aten._has_compatible_shallow_copy_type":
+            return True  # that `tensor.data = another` is possible
         raise UnsupportedError(f"{overload} was called with a tensor of a trace that has ended")
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's takes `tensor_contents`
@@ -212,8 +214,14 @@ class Recorder(torch_parts.TorchDispatchMode):  # type: ignore[no-untyped-call] 
             args[0].cell = view
         else:
             (made,) = self._emit(plain, functional, args, kwargs)
-            changed.write(self.builder, made.value)
+            changed.write(self.builder, self._as(args[0].dtype, made.value))
         return args[0]
+
+    def _as(self, dtype: torch.dtype, value: Value) -> Value:
+        """The value as numbers of that type: a tensor that is changed in place keeps its own."""
+        if value.tensor_type.dtype == dtype:
+            return value
+        return self.builder.aten.to.dtype(value, dtype=dtype)
 
     def _cell(self, tensor: Tensor) -> Cell:
         if isinstance(tensor, TracedTensor):
@@ -271,11 +279,13 @@ class Recorder(torch_parts.TorchDispatchMode):  # type: ignore[no-untyped-call] 
 
     def _real_number(self, number: torch.SymFloat) -> Value | float:
         """A number computed from sizes, as a tensor of no dimensions."""
-        above, below = ratio_of(number)
+        (above, below), exponent = power_of(number)
         if isinstance(above, int) and isinstance(below, int):
-            return above / below
+            return float((above / below) ** exponent)
         made = self.builder.aten.full(size=(), fill_value=above, dtype=torch.float32)
-        return made if below == 1 else self.builder.aten.div.Tensor(made, other=below)
+        if below != 1:
+            made = self.builder.aten.div.Tensor(made, other=below)
+        return made if exponent == 1 else self.builder.aten.pow.Tensor_Scalar(made, exponent=exponent)
 
 
 def _is_default(default: Any, value: Any) -> bool:
@@ -287,6 +297,11 @@ def _is_default(default: Any, value: Any) -> bool:
 def _out_of_place(overload: torch_parts.OpOverload) -> torch_parts.OpOverload | None:
     """`aten.relu` for `aten.relu_`, None where torch has no such twin."""
     namespace, base, *rest = overload_name(overload).split(".")
-    if not base.endswith("_") or torch_parts.schema(overload).arguments[0].alias_info is None:
+    arguments = torch_parts.schema(overload).arguments
+    if not base.endswith("_") or arguments[0].alias_info is None:
         return None
-    return overload_of(".".join([namespace, base[:-1], *rest]))
+    twin = overload_of(".".join([namespace, base[:-1], *rest]))
+    if twin is None and base == "transpose_":
+        # The one that is called otherwise.
+        twin = torch.ops.aten.transpose.int
+    return twin

@@ -19,7 +19,6 @@ _SWAPS = ("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "matrix_H",
 _COPIES_AT_NEED = ("reshape", "reshape_as", "flatten", "ravel", "contiguous", "to", "type_as")
 """Operators whose result shares their operand's data or not: its strides decide."""
 _ROW_BY_ROW = ("linear", "matmul", "bmm", "layer_norm")
-"""Operators whose result lies in memory row by row, however their operands do."""
 
 _clock = count(1)
 
@@ -180,22 +179,22 @@ class Call:
 
     @property
     def _is_row_by_row(self) -> bool:
-        return self._name in _ROW_BY_ROW
+        """Whether the results lie in memory row by row, however the operands do."""
+        graph = self.node.graph
+        sized_by_data = graph is not None and any(
+            self.node in graph.sizes.makers[name]
+            for result in self.node.results
+            for name in result.type.size_names
+        )
+        return sized_by_data or self._name in _ROW_BY_ROW
 
     def on_meta(self) -> Sequence[torch.Tensor]:
         """What torch gives for arguments that have strides only."""
-        row_by_row = [meta(cell.value.tensor_type) for cell in self.results]
         if self._is_row_by_row:
-            return row_by_row
+            return [meta(cell.value.tensor_type) for cell in self.results]
         leaves, tree = torch_parts.tree_flatten([list(self.args), dict(self.kwargs)])
         given = [leaf.strided if isinstance(leaf, Cell) else leaf for leaf in leaves]
-        try:
-            made = on_meta(
-                self.overload, *torch_parts.tree_unflatten(given, tree), in_python=not self.may_share
-            )
-            return torch_parts.tree_leaves(made)
-        except Exception:  # whatever torch says: the result's size depends on data, and it is no view
-            return row_by_row
+        return torch_parts.tree_leaves(on_meta(self.overload, *torch_parts.tree_unflatten(given, tree)))
 
 
 def may_share(overload: torch_parts.OpOverload) -> bool:
@@ -238,6 +237,11 @@ def put_back(
         made = build.aten.slice_scatter(whole, part, dim=dim, start=start, end=start + sizes[index])
     elif name in _SHAPES:
         made = build.aten.reshape(part, shape=whole.tensor_type.shape)
+    elif name == "diagonal":
+        made = build.aten.diagonal_scatter(whole, part, **attributes)
+    elif name in ("movedim", "moveaxis"):
+        back = {"source": attributes["destination"], "destination": attributes["source"]}
+        made = build.call(overload_name(overload), part, **back)
     elif name == "permute":
         order = [d % len(attributes["dims"]) for d in attributes["dims"]]
         made = build.aten.permute(part, dims=[order.index(d) for d in range(len(order))])
