@@ -235,7 +235,7 @@ class Whole(Number):
 
 
 class Real(Number):
-    """A fraction of sizes, as if computed without rounding, or a power of one; of any other number the text is known."""
+    """A fraction of sizes, as if computed without rounding, or a power of one; any other number is a text only."""
 
     __slots__ = ("power", "ratio", "text")
     kind = "float"
