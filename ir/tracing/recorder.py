@@ -26,6 +26,7 @@ from detc.ir.ops import Op, get_op
 from detc.ir.questions import place_at_work
 from detc.ir.symbolic import dim_of, power_of, size
 
+from .constructors import Constructors
 from .views import Call, Cell, may_share
 
 _IGNORED_ARGUMENTS = {"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking"}
@@ -145,7 +146,7 @@ class Recorder(torch_parts.TorchDispatchMode):  # type: ignore[no-untyped-call] 
         self.builder.source = self.path
         try:
             # In this mode an operator that is made of others arrives itself.
-            with torch.inference_mode(), self:
+            with torch.inference_mode(), self, Constructors():
                 torch.backends.mha.set_fastpath_enabled(False)
                 yield
         finally:

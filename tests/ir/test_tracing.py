@@ -149,6 +149,16 @@ def constants(x: Tensor) -> Tensor:
     return x[:, torch.tensor([0, 2])] * x.new_tensor([1.0, 2.0]).view(1, 2, 1, 1)
 
 
+def tensors_of_sizes(x: Tensor) -> Tensor:
+    height, width = x.shape[-2:]
+    made = (
+        torch.tensor([[height, width], [width, 1]]).sum()
+        + torch.as_tensor(height * 0.5)
+        + x.new_tensor([width])
+    )
+    return x * made + torch.linspace(-1, height, steps=width) + torch.linspace(0, 1, width // 4)[:1]
+
+
 def numbers_from_sizes(x: Tensor) -> Tensor:
     return x * x.shape[2] ** -0.5 + x.shape[3] / x.shape[2] + int(x.shape[3] * 0.5)
 
@@ -164,11 +174,12 @@ def test_the_graph_gives_what_the_function_gives(function: Callable[[Tensor], Te
     check(function)
 
 
-def test_numbers_from_sizes() -> None:
-    graph = traced(numbers_from_sizes)
+@pytest.mark.parametrize("function", [numbers_from_sizes, tensors_of_sizes])
+def test_numbers_from_sizes(function: Callable[[Tensor], Tensor]) -> None:
+    graph = traced(function)
     for shape in SIZES:
         x = torch.randn(shape)
-        torch.testing.assert_close(run(graph, {"x": x})["y"], numbers_from_sizes(x))
+        torch.testing.assert_close(run(graph, {"x": x})["y"], function(x))
 
 
 def test_nothing_outside_is_changed() -> None:
