@@ -43,6 +43,10 @@ _OF_STRIDES = (
 """What asks how a tensor lies in memory."""
 
 
+_CALLED_OTHERWISE = {"transpose_": "aten.transpose.int", "zero_": "aten.zeros_like"}
+"""In-place operators whose plain twins are not called the same."""
+
+
 class NotPure(Exception):
     """The function does more than to compute tensors from tensors."""
 
@@ -301,8 +305,4 @@ def _out_of_place(overload: torch_parts.OpOverload) -> torch_parts.OpOverload | 
     arguments = torch_parts.schema(overload).arguments
     if not base.endswith("_") or arguments[0].alias_info is None:
         return None
-    twin = overload_of(".".join([namespace, base[:-1], *rest]))
-    if twin is None and base == "transpose_":
-        # The one that is called otherwise.
-        twin = torch.ops.aten.transpose.int
-    return twin
+    return overload_of(_CALLED_OTHERWISE.get(base, ".".join([namespace, base[:-1], *rest])))
