@@ -9,8 +9,6 @@ from detc.backends.target import find_target, known_targets
 from detc.ir import InputError
 from detc.ir.spans import span
 
-from .show.profile import module_spans
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -84,7 +82,7 @@ def compile(
     from detc.frontend import capture  # noqa: PLC0415  (takes seconds, which whoever asks for passes need not wait for)
 
     passes = pipeline(target, postprocess=postprocess, masks=masks, batch=batch, dtype=dtype)
-    with span("capture"), module_spans(model):
+    with span("capture"):
         graph = capture(model, class_names=class_names)
     with span("run the passes"):
         lowered = passes.run(graph, observers=observers)

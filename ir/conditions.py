@@ -10,7 +10,7 @@ from .dim_parser import parse_dim
 from .dims import Dim, Symbol, evaluate, symbols_of
 from .errors import IRError
 
-_RELATIONS: dict[str, Callable[[int, int], bool]] = {
+RELATIONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
     "==": operator.eq,
@@ -18,6 +18,8 @@ _RELATIONS: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+OPPOSITES = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+"""What holds where a relation does not."""
 MIRRORED = str.maketrans("<>", "><")
 """For `translate`: what a relation becomes when its sides change places."""
 
@@ -40,7 +42,7 @@ class Condition:
 
     def holds(self, values: Mapping[str, int]) -> bool:
         """Whether it is true, given each symbol's value."""
-        return _RELATIONS[self.relation](evaluate(self.left, values), evaluate(self.right, values))
+        return RELATIONS[self.relation](evaluate(self.left, values), evaluate(self.right, values))
 
     @classmethod
     def parse(cls, text: str, multiples: Mapping[str, int] | None = None) -> Condition:
@@ -49,7 +51,7 @@ class Condition:
         Errors:
             IRError: the text is no condition.
         """
-        for relation in _RELATIONS:
+        for relation in RELATIONS:
             left, found, right = text.partition(f" {relation} ")
             if found:
                 return cls(parse_dim(left, multiples), relation, parse_dim(right, multiples))

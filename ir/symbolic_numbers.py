@@ -10,12 +10,12 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partialmethod
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeAlias
 
-from .conditions import Condition
+from .conditions import OPPOSITES, RELATIONS, Condition
 from .dims import Call, Dim, SymExpr, evaluate, exact_quotient, floor_div, maximum, minimum, mod, symbols_of
 from .errors import IRError, SizeGrows, SizeIsNoNumber
 from .polynomials import fraction_of
@@ -114,47 +114,26 @@ class Number:
     # Comparisons, of two whole numbers or two real ones
 
     def _ratio(self) -> tuple[Dim, Dim] | None:
-        raise NotImplementedError
+        """It as a fraction of sizes, None where it is none."""
+        return None
 
     def _compared(self, relation: _Text, other: Number) -> Truth:
-        answer = _RELATIONS[relation](self.example, other.example)
+        answer = RELATIONS[relation](self.example, other.example)
         condition, mine, theirs = None, self._ratio(), other._ratio()
         if mine is not None and theirs is not None:
             # Of sizes, what is divided by is positive.
             left, right = mine[0] * theirs[1], theirs[0] * mine[1]
-            condition = Condition(left, relation if answer else _OPPOSITES[relation], right)
+            condition = Condition(left, relation if answer else OPPOSITES[relation], right)
             if isinstance(left - right, int) or _ENDLESS in (left, right):
                 return Truth(answer, ())
         return Truth(answer, (condition,))
 
-    def eq(self, other: Number) -> Truth:
-        return self._compared("==", other)
-
-    def ne(self, other: Number) -> Truth:
-        return self._compared("!=", other)
-
-    def lt(self, other: Number) -> Truth:
-        return self._compared("<", other)
-
-    def le(self, other: Number) -> Truth:
-        return self._compared("<=", other)
-
-    def gt(self, other: Number) -> Truth:
-        return self._compared(">", other)
-
-    def ge(self, other: Number) -> Truth:
-        return self._compared(">=", other)
-
-
-_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_OPPOSITES = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+    eq = partialmethod(_compared, "==")
+    ne = partialmethod(_compared, "!=")
+    lt = partialmethod(_compared, "<")
+    le = partialmethod(_compared, "<=")
+    gt = partialmethod(_compared, ">")
+    ge = partialmethod(_compared, ">=")
 
 
 class Whole(Number):

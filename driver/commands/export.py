@@ -21,7 +21,6 @@ from detc.passes import DumpIR, Observer, Pass, Pipeline, PrintAfter
 
 from ..api import emit, pipeline
 from ..check.parity import Parity, check_parity, parity_blocks
-from ..show.profile import module_spans
 from ..show.terminal import Stages, output, print_blocks
 
 
@@ -91,7 +90,7 @@ def compile_in_stages(
     stages: Stages,
 ) -> Artifact:
     """What `detc.compile` does, each step timed and shown."""
-    with stages.stage("capture"), module_spans(model), warnings.catch_warnings():
+    with stages.stage("capture"), warnings.catch_warnings():
         # The summary says it.
         warnings.simplefilter("ignore", AssumptionWarning)
         graph = capture(model, class_names=class_names)

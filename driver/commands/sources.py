@@ -18,8 +18,6 @@ from detc.ir.spans import span
 from detc.ir.types import Type, tensors_of, type_symbols
 from detc.passes import load_graph, load_inputs
 
-from ..show.profile import module_spans
-
 EXAMPLE_SIZE = 3
 """What a symbolic size is, in random inputs, in units of what it is a multiple of."""
 
@@ -38,7 +36,7 @@ def read_graph(options: argparse.Namespace) -> Graph:
         from detc.frontend import capture, load_model  # noqa: PLC0415  (who reads a file need not wait for it)
 
         model = load_model(options.config, options.weights)
-        with span("capture"), module_spans(model):
+        with span("capture"):
             return capture(model)
     if options.config or options.weights:
         raise InputError(f"give either {options.graph}, or --config and --weights")

@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from detc.ir.spans import Span, is_recorded, recorded, span
-
-if TYPE_CHECKING:
-    from torch import nn
+from detc.ir.spans import Span, recorded, span
 
 
 class Profile:
@@ -74,29 +70,3 @@ def _trace(spans: list[Span]) -> dict[str, Any]:
         for one in sorted(spans, key=lambda one: (one.start, -one.duration))
     ]
     return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-@contextmanager
-def module_spans(model: nn.Module) -> Iterator[None]:
-    """A block in which each call of a module of the model is a span, named by the module's path."""
-    if not is_recorded():
-        yield
-        return
-    from torch.nn.modules import module as hooks  # noqa: PLC0415  (takes seconds)
-
-    paths = {module: path or "(model)" for path, module in model.named_modules()}
-    under_way: list[AbstractContextManager[Any]] = []
-
-    def enter(module: nn.Module, _: Any) -> None:
-        kind = type(module).__name__
-        under_way.append(span(paths.get(module, kind), module=kind))
-        under_way[-1].__enter__()
-
-    def leave(*_: Any) -> None:
-        under_way.pop().__exit__(None, None, None)
-
-    with (
-        hooks.register_module_forward_pre_hook(enter),
-        hooks.register_module_forward_hook(leave, always_call=True),
-    ):
-        yield

@@ -11,7 +11,7 @@ is its result; of a view that was changed, the tensors that it is a view of get 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,6 +24,7 @@ from detc.ir.aten import default_of, inert_arguments, operand_kind, overload_nam
 from detc.ir.errors import SizeIsNoNumber
 from detc.ir.ops import Op, get_op
 from detc.ir.questions import place_at_work
+from detc.ir.spans import span
 from detc.ir.symbolic import dim_of, power_of, size
 
 from .constructors import Constructors
@@ -133,31 +134,37 @@ class Recorder(torch_parts.TorchDispatchMode):  # type: ignore[no-untyped-call] 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Within the block what is called is recorded, each node with the path of the module that is running."""
-        outer = [self.builder.source]
+        running: list[AbstractContextManager[None]] = []
 
         def enter(module: nn.Module, _: Any) -> None:
-            outer.append(self.builder.source)
-            self.builder.source = self.modules.get(id(module), self.builder.source)
+            running.append(self._inside(module))
+            running[-1].__enter__()
 
         def leave(module: nn.Module, _: Any, __: Any) -> None:
-            self.builder.source = outer.pop()
+            running.pop().__exit__(None, None, None)
 
         hooks = [
             nn.modules.module.register_module_forward_pre_hook(enter),
             nn.modules.module.register_module_forward_hook(leave, always_call=True),
         ]
         fast_attention = torch.backends.mha.get_fastpath_enabled()
-        self.builder.source = self.path
         try:
             # In this mode an operator that is made of others arrives itself.
-            with torch.inference_mode(), self, Constructors():
+            with self.builder.at(self.path), torch.inference_mode(), self, Constructors():
                 torch.backends.mha.set_fastpath_enabled(False)
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_attention)
             for hook in hooks:
                 hook.remove()
-            self.builder.source = outer[0]
+
+    @contextmanager
+    def _inside(self, module: nn.Module) -> Iterator[None]:
+        """Within the block the module runs."""
+        path, kind = self.modules.get(id(module)), type(module).__name__
+        source = self.builder.source if path is None else path
+        with self.builder.at(source), span(path or kind, module=kind):
+            yield
 
     def input(self, value: Value) -> TracedTensor:
         """What the function is called with for a value."""
@@ -179,7 +186,7 @@ class Recorder(torch_parts.TorchDispatchMode):  # type: ignore[no-untyped-call] 
         return made[0] if facts.gives_one else made
 
     def _no_tensor(self, facts: _Facts, overload: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What is asked of tensors that is no tensor."""
+        """Answer a call that returns no tensor, such as one for strides."""
         leaves = torch_parts.tree_leaves([args, kwargs])
         if not any(isinstance(leaf, TracedTensor) for leaf in leaves):
             return overload(*args, **kwargs)

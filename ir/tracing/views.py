@@ -19,6 +19,7 @@ _SWAPS = ("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "matrix_H",
 _COPIES_AT_NEED = ("reshape", "reshape_as", "flatten", "ravel", "contiguous", "to", "type_as")
 """Operators whose result shares their operand's data or not: its strides decide."""
 _ROW_BY_ROW = ("linear", "matmul", "bmm", "layer_norm")
+"""Operators whose result lies in memory row by row, however their operands do."""
 
 _clock = count(1)
 

@@ -30,7 +30,7 @@ from .pipeline import Pipeline
 ENTRY_POINTS = "detc.passes"
 """The group of entry points: each names a module that defines passes."""
 _BUILT_IN = ("detc.passes.presets", "detc.passes.detection.decompose")
-"""The modules that define, or import, the passes that are no target's own."""
+"""The modules that define or import the passes which belong to no target."""
 
 
 def known_passes() -> dict[str, type[Pass]]:

@@ -30,6 +30,8 @@ CONVOLUTIONS = (
 TRANSPOSED = ("aten.conv_transpose1d", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
 LINEAR = "aten.linear"
 
+_AT_ONCE = 1 << 15
+"""Numbers that are scaled at a time: no more than torch gives to one thread, since more would wait for each other."""
 _FOLDED = re.compile(r"_folded(_\d+)?$")
 
 
@@ -38,8 +40,8 @@ class FoldBatchNorm(Pass):
     """Fold batch norm in eval mode, and constants multiplied or added after it, into a convolution's weights.
 
     Before:
-        %0: f32[N,64,H,W] = aten.conv2d(%x, @conv.weight:f32[64,3,3,3]) %1: f32[N,64,H,W] =
-        aten.batch_norm(%0, @norm.weight, @norm.bias, @norm.running_mean, @norm.running_var,
+        %0: f32[N,64,H,W] = aten.conv2d(%x, @conv.weight:f32[64,3,3,3])
+        %1: f32[N,64,H,W] = aten.batch_norm(%0, @norm.weight, @norm.bias, @norm.running_mean, @norm.running_var,
             training=False, momentum=0.1, eps=1e-05, cudnn_enabled=True)
     After:
         %1: f32[N,64,H,W] = aten.conv2d(%x, @conv.weight_folded:f32[64,3,3,3], @conv.bias_folded:f32[64])
@@ -101,10 +103,6 @@ def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
         some = slice(start, start + rows)
         scaled[some] = weight[some] * scale[some]
     return scaled
-
-
-_AT_ONCE = 1 << 15
-"""Numbers: no more than torch gives to one thread, for whose like it would wait."""
 
 
 def add_folded(graph: Graph, name: str, data: Tensor) -> Constant:
